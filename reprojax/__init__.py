@@ -1,0 +1,3 @@
+"""reprojax: how reproducible and how general is a diffusion model?"""
+
+__version__ = "0.1.0"

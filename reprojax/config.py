@@ -1,0 +1,179 @@
+"""The schema of a config file: its fields, their defaults, and its way to a checked study.
+
+A config file has ``get_config(scale="")`` that starts from `default_config` and puts models in with
+`network_model` and `closed_form`. Every field can be changed on the command line:
+``--config.models.unet.network.width=16``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from reprojax.data.source import SourceSpec
+from reprojax.diffusion.grids import GridSpec
+from reprojax.diffusion.kernels import make_kernel
+from reprojax.errors import InputError, choices
+from reprojax.models.families import network_defaults
+from reprojax.sampling.flow import SamplerSpec
+from reprojax.study.cells import Cell, DataSpec, NoiseSpec, ScoringSpec, Study
+from reprojax.training.spec import LoopSpec, TrainingSpec
+
+MODES = ("study", "train", "sample", "score", "report")
+
+
+def _fields(spec: type, leave_out: Iterable[str] = ()) -> dict[str, Any]:
+    """The default of every plain field of a frozen dataclass."""
+    return {
+        f.name: f.default
+        for f in dataclasses.fields(spec)
+        if f.name not in leave_out and f.default is not dataclasses.MISSING
+    }
+
+
+def default_config(name: str) -> ConfigDict:
+    """The schema with its defaults and no models.
+
+    Args:
+        name: of the study; its workdir is ``runs/<name>`` unless given.
+
+    Returns:
+        A locked ConfigDict with the sections data, noise, sampling, scoring, training (the budget
+        that every model inherits), loop, report and models.
+    """
+    data = _fields(SourceSpec) | {"source": "digits"} | _fields(DataSpec)
+    sampling = _fields(SamplerSpec) | {"grid": GridSpec.name, "kernel": "edm"}
+    sampling |= _fields(GridSpec, leave_out=("name",))
+    config = ConfigDict(
+        {
+            "name": name,
+            "mode": "study",
+            "data": data,
+            "noise": _fields(NoiseSpec),
+            "sampling": sampling,
+            "scoring": _fields(ScoringSpec),
+            "training": _fields(TrainingSpec),
+            "loop": _fields(LoopSpec),
+            "report": {"title": "", "columns": 12},
+            "models": ConfigDict(),
+        }
+    )
+    return config.lock()
+
+
+def network_model(family: str, **fields: Any) -> ConfigDict:
+    """One trained model.
+
+    Args:
+        family: a network family.
+        **fields: of `Cell` (kernel, preconditioning, objective, seed, weights, sigma_data), or
+            n_train and part where they differ from the study's, or ``network`` and ``training``:
+            dicts of what differs from the family's defaults and the study's budget.
+
+    Returns:
+        A locked ConfigDict.
+    """
+    training = {f.name: placeholder(type(f.default)) for f in dataclasses.fields(TrainingSpec)}
+    model = ConfigDict(
+        {
+            **_fields(Cell, leave_out=("network", "training")),
+            "family": family,
+            "network": ConfigDict(network_defaults(family)),
+            "training": ConfigDict(training),
+            "n_train": placeholder(int),
+            "part": placeholder(str),
+        }
+    ).lock()
+    model.update(fields)
+    return model
+
+
+def closed_form(family: str, **fields: Any) -> ConfigDict:
+    """One closed-form denoiser ("optimum" or "gaussian"); ``fields``: n_train or part."""
+    model = ConfigDict(
+        {"family": family, "n_train": placeholder(int), "part": placeholder(str)}
+    ).lock()
+    model.update(fields)
+    return model
+
+
+def add_models(config: ConfigDict, **models: ConfigDict) -> None:
+    """Puts models into a config under their names, in order."""
+    with config.unlocked():
+        for name, model in models.items():
+            config.models[name] = model
+
+
+def require_scale(scale: str, allowed: Iterable[str]) -> None:
+    """Checks the argument after the config file's name (``configs/uvit.py:lab``).
+
+    Raises:
+        InputError: the file has no such scale.
+    """
+    if scale not in ("", *allowed):
+        raise InputError("config scale", scale, choices(allowed, scale))
+
+
+def _make(spec: type, section: ConfigDict, **more: Any) -> Any:
+    """Fills a dataclass from the fields of a section that it has."""
+    names = {f.name for f in dataclasses.fields(spec)}
+    values = {k: v for k, v in section.items() if k in names and k not in more}
+    return spec(**values, **more)
+
+
+def _cell(name: str, model: ConfigDict, config: ConfigDict, data: DataSpec) -> Cell:
+    own = {k: model[k] for k in ("n_train", "part") if model[k] is not None}
+    data = dataclasses.replace(data, **own)
+    if "network" not in model:
+        return Cell(name=name, family=model.family, data=data)
+    budget = config.training.to_dict()
+    budget |= {k: v for k, v in model.training.items() if v is not None}
+    network = tuple(sorted((k, _frozen(v)) for k, v in model.network.items()))
+    return _make(
+        Cell, model, name=name, data=data, network=network, training=TrainingSpec(**budget)
+    )
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def make_study(config: ConfigDict) -> Study:
+    """Turns a config into a study of frozen dataclasses, checking each field.
+
+    Raises:
+        InputError: naming the field as it is written in the config.
+    """
+    if config.mode not in MODES:
+        raise InputError("mode", config.mode, choices(MODES, config.mode))
+    source = _make(SourceSpec, config.data, name=config.data.source)
+    data = _make(DataSpec, config.data, source=source)
+    kernel = _checked("sampling.", make_kernel, config.sampling.kernel)
+    grid = _make(GridSpec, config.sampling, name=config.sampling.grid)
+    sampler = _make(SamplerSpec, config.sampling, grid=grid, kernel=kernel)
+    TrainingSpec(**config.training)
+    cells = [
+        _checked(f"models.{name}.", _cell, name, model, config, data)
+        for name, model in config.models.items()
+    ]
+    return Study(
+        name=config.name,
+        data=data,
+        cells=tuple(cells),
+        noise=_make(NoiseSpec, config.noise),
+        sampler=sampler,
+        scoring=_make(ScoringSpec, config.scoring),
+        loop=_make(LoopSpec, config.loop),
+    )
+
+
+def _checked(prefix: str, fn, *args: Any) -> Any:
+    """Calls ``fn``, prefixing the field of an InputError."""
+    try:
+        return fn(*args)
+    except InputError as error:
+        raise InputError(prefix + error.field, error.value, error.allowed) from error

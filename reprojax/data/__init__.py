@@ -1,0 +1,1 @@
+"""Random-access image sources, nested and disjoint subsets, deterministic batches."""

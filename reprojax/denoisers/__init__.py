@@ -1,0 +1,1 @@
+"""Everything of type DenoiseFn: trained networks and closed forms."""

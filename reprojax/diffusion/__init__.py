@@ -1,0 +1,1 @@
+"""Perturbation kernels, noise-level grids, preconditioning, objectives."""

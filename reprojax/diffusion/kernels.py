@@ -1,0 +1,171 @@
+"""Perturbation kernels: x_t = scale(t) * (x0 + sigma(t) * z), z ~ N(0, I).
+
+A kernel states two functions of time; drift, diffusion, marginals and t(sigma) are derived from them.
+In the unscaled coordinates x_t / scale(t) every kernel has the probability-flow equation
+dx/dsigma = (x - D(x; sigma)) / sigma, so a kernel decides where a network is trained and which
+noise levels a time grid visits, not what the solution is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from reprojax.errors import require_choice
+
+_BISECTIONS = 60  # halves [t_min, t_max] to below the spacing of float64
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Base of the kernels: subclasses give `scale` and `sigma`, increasing in t, and the range of t.
+
+    Frozen and hashable, so that a kernel can be a static argument of a compiled function.
+    """
+
+    def scale(self, t: jax.Array) -> jax.Array:
+        """s(t), elementwise."""
+        raise NotImplementedError(type(self).__name__)
+
+    def sigma(self, t: jax.Array) -> jax.Array:
+        """Noise level sigma(t) in data units, elementwise, increasing in t."""
+        raise NotImplementedError(type(self).__name__)
+
+    @property
+    def t_min(self) -> float:
+        """The smallest time a network is trained at."""
+        raise NotImplementedError(type(self).__name__)
+
+    @property
+    def t_max(self) -> float:
+        """The largest time a network is trained at."""
+        raise NotImplementedError(type(self).__name__)
+
+    def drift(self, t: jax.Array) -> jax.Array:
+        """f(t) = d log s / dt of the SDE dx = f(t) x dt + g(t) dw (arXiv 2011.13456)."""
+        return _derivative(lambda u: jnp.log(self.scale(u)), t)
+
+    def diffusion(self, t: jax.Array) -> jax.Array:
+        """g(t) = s * sqrt(d sigma^2 / dt) of the same SDE (arXiv 2206.00364, eq. 28)."""
+        return self.scale(t) * jnp.sqrt(_derivative(lambda u: self.sigma(u) ** 2, t))
+
+    def marginal(self, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(mean factor, standard deviation) of x_t given x0: (s, s * sigma)."""
+        scale = self.scale(t)
+        return scale, scale * self.sigma(t)
+
+    def t_of_sigma(self, sigma: jax.Array) -> jax.Array:
+        """The time with this noise level, by bisection; clipped to [t_min, t_max].
+
+        Args:
+            sigma: any shape, float.
+
+        Returns:
+            Of the same shape and dtype.
+        """
+        sigma = jnp.asarray(sigma)
+        bounds = (jnp.full_like(sigma, self.t_min), jnp.full_like(sigma, self.t_max))
+
+        def halve(_, bounds):
+            low, high = bounds
+            middle = 0.5 * (low + high)
+            below = self.sigma(middle) < sigma
+            return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+        low, high = jax.lax.fori_loop(0, _BISECTIONS, halve, bounds)
+        return 0.5 * (low + high)
+
+
+def _derivative(fn: Callable[[jax.Array], jax.Array], t: jax.Array) -> jax.Array:
+    t = jnp.asarray(t)
+    return jax.jvp(fn, (t,), (jnp.ones_like(t),))[1]
+
+
+@dataclass(frozen=True)
+class VariancePreserving(Kernel):
+    """VP (arXiv 2006.11239, 2011.13456): B(t) = beta_min t + (beta_max - beta_min) t^2 / 2.
+
+    s = exp(-B/2), sigma = sqrt(expm1(B)); expm1, since 1 - exp loses digits at small t.
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    t_min: float = 1e-5
+    t_max: float = 1.0
+
+    def integrated_beta(self, t: jax.Array) -> jax.Array:
+        """B(t), the integral of beta from 0 to t."""
+        return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2
+
+    def scale(self, t: jax.Array) -> jax.Array:
+        """exp(-B/2)."""
+        return jnp.exp(-0.5 * self.integrated_beta(t))
+
+    def sigma(self, t: jax.Array) -> jax.Array:
+        """sqrt(exp(B) - 1)."""
+        return jnp.sqrt(jnp.expm1(self.integrated_beta(t)))
+
+
+@dataclass(frozen=True)
+class SubVariancePreserving(VariancePreserving):
+    """sub-VP (arXiv 2011.13456): the scale of VP with sigma = 2 sinh(B/2)."""
+
+    def sigma(self, t: jax.Array) -> jax.Array:
+        """2 sinh(B/2)."""
+        return 2.0 * jnp.sinh(0.5 * self.integrated_beta(t))
+
+
+@dataclass(frozen=True)
+class VarianceExploding(Kernel):
+    """VE (arXiv 2011.13456): s = 1, sigma geometric in t from low to high."""
+
+    low: float = 0.02
+    high: float = 100.0
+    t_min: float = 0.0
+    t_max: float = 1.0
+
+    def scale(self, t: jax.Array) -> jax.Array:
+        """1."""
+        return jnp.ones_like(t)
+
+    def sigma(self, t: jax.Array) -> jax.Array:
+        """low * (high / low)^t."""
+        return self.low * jnp.exp(t * math.log(self.high / self.low))
+
+
+@dataclass(frozen=True)
+class EDM(Kernel):
+    """EDM (arXiv 2206.00364): s = 1, sigma = t."""
+
+    t_min: float = 0.002
+    t_max: float = 80.0
+
+    def scale(self, t: jax.Array) -> jax.Array:
+        """1."""
+        return jnp.ones_like(t)
+
+    def sigma(self, t: jax.Array) -> jax.Array:
+        """t."""
+        return jnp.asarray(t)
+
+
+KERNELS: dict[str, Callable[[], Kernel]] = {
+    "vp": VariancePreserving,
+    "subvp": SubVariancePreserving,
+    "ve": VarianceExploding,
+    "edm": EDM,
+}
+
+
+def make_kernel(name: str) -> Kernel:
+    """The kernel of that name with its published constants.
+
+    Raises:
+        InputError: the name is not in `KERNELS`.
+    """
+    require_choice("kernel", name, KERNELS)
+    return KERNELS[name]()

@@ -1,0 +1,98 @@
+"""Denoising objectives: at which noise levels a network is trained, and with which weight.
+
+loss = E_{x0, sigma, z} weight(sigma) * mean_pixels (D(x0 + sigma z; sigma) - x0)^2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+
+from reprojax.diffusion.kernels import EDM, Kernel
+from reprojax.errors import require_choice
+from reprojax.rng import stream
+from reprojax.types import DenoiseFn
+
+P_MEAN, P_STD = -1.2, 1.2  # EDM's log-normal of training noise levels (arXiv 2206.00364)
+
+
+def _lognormal_sigma(key: jax.Array, n: int, kernel: Kernel) -> jax.Array:
+    return jnp.exp(P_MEAN + P_STD * jax.random.normal(key, (n,), jnp.float32))
+
+
+def _uniform_t_sigma(key: jax.Array, n: int, kernel: Kernel) -> jax.Array:
+    t = jax.random.uniform(key, (n,), jnp.float32, kernel.t_min, kernel.t_max)
+    return kernel.sigma(t)
+
+
+def _edm_weight(sigma: jax.Array, sigma_data: float) -> jax.Array:
+    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+
+
+def _eps_weight(sigma: jax.Array, sigma_data: float) -> jax.Array:
+    return sigma**-2
+
+
+def _v_weight(sigma: jax.Array, sigma_data: float) -> jax.Array:
+    return 1.0 + sigma**-2
+
+
+# name -> (draws sigma `[n]`, weight of sigma). "eps" and "v" are the squared error of the noise
+# and of v: the x0 error divided by c_out^2 of the matching preconditioning.
+OBJECTIVES: dict[str, tuple[Callable, Callable]] = {
+    "edm": (_lognormal_sigma, _edm_weight),
+    "eps": (_uniform_t_sigma, _eps_weight),
+    "v": (_uniform_t_sigma, _v_weight),
+}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A row of `OBJECTIVES` bound to its kernel; hashable.
+
+    Raises:
+        InputError: unknown name.
+    """
+
+    name: str = "edm"
+    kernel: Kernel = field(default_factory=EDM)
+    sigma_data: float = 0.5
+
+    def __post_init__(self):
+        require_choice("objective", self.name, OBJECTIVES)
+
+    def sample_sigma(self, key: jax.Array, n: int) -> jax.Array:
+        """Training noise levels, float32 `[n]`."""
+        return OBJECTIVES[self.name][0](key, n, self.kernel)
+
+    def weight(self, sigma: jax.Array) -> jax.Array:
+        """Weight of the squared x0 error at sigma, of the same shape."""
+        return OBJECTIVES[self.name][1](sigma, self.sigma_data)
+
+    def loss(
+        self, denoise: DenoiseFn, x0: jax.Array, key: jax.Array, cond: jax.Array | None = None
+    ) -> jax.Array:
+        """The batch's mean weighted error.
+
+        Args:
+            denoise: the network's DenoiseFn.
+            x0: `[b, h, w, c]` float32 in [-1, 1].
+            key: noise levels and noise are drawn from its named streams.
+            cond: `[b]` int32 labels or None.
+
+        Returns:
+            float32 scalar.
+        """
+        sigma = self.sample_sigma(stream(key, "sigma"), x0.shape[0])
+        z = jax.random.normal(stream(key, "noise"), x0.shape, jnp.float32)
+        error = denoise(x0 + expand(sigma, x0.ndim) * z, sigma, cond) - x0
+        per_image = jnp.mean(error**2, axis=tuple(range(1, x0.ndim)))
+        return jnp.mean(self.weight(sigma) * per_image)
+
+
+def expand(a: jax.Array, ndim: int) -> jax.Array:
+    """Appends unit axes to ``a`` up to ``ndim``, for a product with images without promotion."""
+    return a.reshape(a.shape + (1,) * (ndim - a.ndim))

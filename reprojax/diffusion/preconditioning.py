@@ -1,0 +1,100 @@
+"""Preconditioning: D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), as a table of coefficients.
+
+Coefficients are functions of sigma in unscaled coordinates (arXiv 2206.00364, table 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from reprojax.diffusion.kernels import EDM, Kernel
+from reprojax.errors import require_choice
+
+TIME_STEPS = 1000  # networks of the VP family read time on the scale of DDPM's 1,000 steps
+
+
+class Coefficients(NamedTuple):
+    """Each of the shape of sigma."""
+
+    c_skip: jax.Array
+    c_out: jax.Array
+    c_in: jax.Array
+    c_noise: jax.Array
+
+
+def edm(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
+    """Unit variance of input, output and target at every sigma (arXiv 2206.00364)."""
+    total = sigma**2 + sigma_data**2
+    return Coefficients(
+        sigma_data**2 / total,
+        sigma * sigma_data * jax.lax.rsqrt(total),
+        jax.lax.rsqrt(total),
+        0.25 * jnp.log(sigma),
+    )
+
+
+def _time(sigma: jax.Array, kernel: Kernel) -> jax.Array:
+    return (TIME_STEPS - 1) * kernel.t_of_sigma(sigma)
+
+
+def vp_eps(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
+    """The network predicts the noise (arXiv 2006.11239): D = x - sigma F."""
+    c_in = jax.lax.rsqrt(1.0 + sigma**2)
+    return Coefficients(jnp.ones_like(sigma), -sigma, c_in, _time(sigma, kernel))
+
+
+def vp_v(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
+    """The network predicts v = alpha z - sigma_t x0 with alpha^2 + sigma_t^2 = 1 (2202.00512)."""
+    c_in = jax.lax.rsqrt(1.0 + sigma**2)
+    return Coefficients(c_in**2, -sigma * c_in, c_in, _time(sigma, kernel))
+
+
+def subvp_eps(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
+    """Noise prediction for sub-VP, whose published input is x_t = s(t) x (arXiv 2011.13456)."""
+    t = kernel.t_of_sigma(sigma)
+    return Coefficients(jnp.ones_like(sigma), -sigma, kernel.scale(t), (TIME_STEPS - 1) * t)
+
+
+def ve(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
+    """NCSN's: the input is not scaled (arXiv 2011.13456, as tabulated in 2206.00364)."""
+    one = jnp.ones_like(sigma)
+    return Coefficients(one, sigma, one, jnp.log(0.5 * sigma))
+
+
+PRECONDITIONINGS: dict[str, Callable[[jax.Array, Kernel, float], Coefficients]] = {
+    "edm": edm,
+    "vp_eps": vp_eps,
+    "vp_v": vp_v,
+    "subvp_eps": subvp_eps,
+    "ve": ve,
+}
+
+
+@dataclass(frozen=True)
+class Preconditioning:
+    """A row of the table bound to its kernel; hashable.
+
+    Args:
+        name: a key of `PRECONDITIONINGS`.
+        kernel: gives time from noise level where the network reads time.
+        sigma_data: standard deviation of the data in [-1, 1] units (0.5 by convention).
+
+    Raises:
+        InputError: unknown name.
+    """
+
+    name: str = "edm"
+    kernel: Kernel = field(default_factory=EDM)
+    sigma_data: float = 0.5
+
+    def __post_init__(self):
+        require_choice("preconditioning", self.name, PRECONDITIONINGS)
+
+    def __call__(self, sigma: jax.Array) -> Coefficients:
+        """Coefficients at noise levels sigma `[b]`."""
+        return PRECONDITIONINGS[self.name](sigma, self.kernel, self.sigma_data)

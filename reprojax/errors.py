@@ -1,0 +1,67 @@
+"""Errors that a user can act on, each with the exit code that the command line gives it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ReprojaxError(Exception):
+    """Base of the errors that end a command with one line and their own exit code."""
+
+    exit_code = 1
+
+
+class InputError(ReprojaxError):
+    """A user's mistake: which field, what it was and what is allowed. Exit code 2.
+
+    Args:
+        field: the option, config field or file that is wrong (``"sampling.num_steps"``).
+        value: what it was.
+        allowed: what would be right, as the end of a sentence ("at least 1").
+    """
+
+    exit_code = 2
+
+    def __init__(self, field: str, value: object, allowed: str):
+        self.field, self.value, self.allowed = field, value, allowed
+        super().__init__(f"{field}: {one_line(value)} is not usable; {one_line(allowed, 2000)}")
+
+
+class DivergedError(ReprojaxError):
+    """A loss or gradient stopped being finite. Exit code 3."""
+
+    exit_code = 3
+
+
+class IncompleteError(ReprojaxError):
+    """The command finished, but some of its cells failed. Exit code 4."""
+
+    exit_code = 4
+
+
+class InterruptedRunError(ReprojaxError):
+    """SIGINT or SIGTERM arrived; what was done is saved and the same command resumes. Exit 130."""
+
+    exit_code = 130
+
+
+def one_line(value: object, limit: int = 160) -> str:
+    """Folds white space and cuts the text of ``value`` so that it fits on one line."""
+    text = " ".join((value if isinstance(value, str) else repr(value)).split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def choices(allowed: Iterable[str], value: object = None) -> str:
+    """Words a list of allowed names, the one nearest to ``value`` first when it is close."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}allowed: {', '.join(names)}"
+
+
+def require_choice(field: str, value: object, allowed: Iterable[str]) -> None:
+    """Raises InputError unless ``value`` is one of ``allowed``."""
+    allowed = list(allowed)
+    if value not in allowed:
+        raise InputError(field, value, choices(allowed, value))

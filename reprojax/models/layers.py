@@ -1,0 +1,103 @@
+"""Layers that the network families share. Images are `[b, h, w, c]`; parameters are float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+xavier = nn.initializers.xavier_uniform()
+near_zero = nn.initializers.variance_scaling(1e-10, "fan_avg", "uniform")
+
+
+def positional_features(t: jax.Array, dim: int, max_period: float, endpoint: bool) -> jax.Array:
+    """Sines and cosines of t at geometric frequencies from 1 to about 1 / max_period.
+
+    Args:
+        t: `[b]` float.
+        dim: even number of features.
+        max_period: of the slowest feature, in units of t over 2 pi.
+        endpoint: whether the slowest frequency is exactly 1 / max_period.
+
+    Returns:
+        float32 `[b, dim]`: the cosines, then the sines.
+    """
+    half = dim // 2
+    exponent = np.arange(half) / max(half - int(endpoint), 1)
+    frequencies = jnp.asarray(max_period**-exponent, jnp.float32)
+    angle = t.astype(jnp.float32)[:, None] * frequencies[None, :]
+    return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+class FourierFeatures(nn.Module):
+    """Random Fourier features of the noise level, fixed at initialisation (arXiv 2011.13456)."""
+
+    dim: int
+    deviation: float = 16.0
+
+    @nn.compact
+    def __call__(self, t: jax.Array) -> jax.Array:
+        """t `[b]` to float32 `[b, dim]`."""
+        normal = nn.initializers.normal(self.deviation)
+        frequencies = self.param("frequencies", normal, (self.dim // 2,), jnp.float32)
+        angle = 2 * np.pi * t[:, None] * jax.lax.stop_gradient(frequencies)[None, :]
+        return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation from sums and sums of squares, with min(32, c // 4) groups.
+
+    One fused affine per channel: on a CPU about twice as fast as normalising grouped views.
+    """
+
+    epsilon: float = 1e-6
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[b, h, w, c]` to the same shape, in ``dtype``; statistics in float32."""
+        b, h, w, c = x.shape
+        groups = max(min(32, c // 4), 1)
+        weight = self.param("scale", nn.initializers.ones, (c,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
+        x32 = x.astype(jnp.float32)
+        count = h * w * (c // groups)
+
+        def per_group(channel_sums):
+            return channel_sums.reshape(b, groups, c // groups).sum(-1) / count
+
+        mean = per_group(x32.sum((1, 2)))
+        variance = jnp.maximum(per_group((x32 * x32).sum((1, 2))) - mean**2, 0.0)
+        inverse = jax.lax.rsqrt(variance + self.epsilon)
+        gain = jnp.repeat(inverse, c // groups, axis=1) * weight[None]
+        shift = bias[None] - jnp.repeat(mean, c // groups, axis=1) * gain
+        return (x32 * gain[:, None, None] + shift[:, None, None]).astype(self.dtype)
+
+
+def downsample(x: jax.Array) -> jax.Array:
+    """Halves height and width by the mean of 2 x 2 pixels."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def upsample(x: jax.Array) -> jax.Array:
+    """Doubles height and width by repetition."""
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
+def attend(qkv: jax.Array, num_heads: int) -> jax.Array:
+    """Softmax attention over tokens.
+
+    Args:
+        qkv: `[b, n, 3 * d]`, queries, keys and values side by side.
+        num_heads: divides d.
+
+    Returns:
+        `[b, n, d]`.
+    """
+    b, n, d = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    q, k, v = (a.reshape(b, n, num_heads, d // num_heads) for a in jnp.split(qkv, 3, axis=-1))
+    return jax.nn.dot_product_attention(q, k, v).reshape(b, n, d)

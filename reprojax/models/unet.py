@@ -1,0 +1,166 @@
+"""The U-Net family of score models: DDPM++ blocks (arXiv 2011.13456, in EDM's form 2206.00364)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from reprojax.errors import InputError
+from reprojax.models.layers import (
+    FourierFeatures,
+    GroupNorm,
+    attend,
+    downsample,
+    near_zero,
+    positional_features,
+    upsample,
+    xavier,
+)
+
+EMBEDDINGS = ("positional", "fourier")
+
+
+class ResidualBlock(nn.Module):
+    """GroupNorm, SiLU, convolution, twice; the embedding is added between; attention after.
+
+    Resampling, where asked for, happens before the first convolution and on the skip.
+    """
+
+    width: int
+    attention: bool = False
+    resample: str = ""
+    dropout: float = 0.0
+    skip_scale: float = math.sqrt(0.5)
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, embedding: jax.Array, *, train: bool) -> jax.Array:
+        """x `[b, h, w, c]`, embedding `[b, e]` to `[b, h', w', width]`."""
+        move = {"": lambda a: a, "down": downsample, "up": upsample}[self.resample]
+        conv = lambda name, k, init: nn.Conv(  # noqa: E731
+            self.width, (k, k), kernel_init=init, dtype=self.dtype, name=name
+        )
+        skip = x
+        h = conv("conv0", 3, xavier)(move(nn.silu(GroupNorm(dtype=self.dtype, name="norm0")(x))))
+        shift = nn.Dense(self.width, kernel_init=xavier, dtype=self.dtype, name="affine")(embedding)
+        h = nn.silu(GroupNorm(dtype=self.dtype, name="norm1")(h + shift[:, None, None]))
+        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = conv("conv1", 3, near_zero)(h)
+        if self.resample or x.shape[-1] != self.width:
+            skip = conv("skip", 1, xavier)(move(x))
+        x = (h + skip) * self.skip_scale
+        return self._attend(x) if self.attention else x
+
+    def _attend(self, x: jax.Array) -> jax.Array:
+        b, h, w, c = x.shape
+        tokens = GroupNorm(dtype=self.dtype, name="norm2")(x).reshape(b, h * w, c)
+        small = nn.initializers.variance_scaling(0.2, "fan_avg", "uniform")
+        qkv = nn.Dense(3 * c, kernel_init=small, dtype=self.dtype, name="qkv")(tokens)
+        out = attend(qkv, num_heads=1)
+        out = nn.Dense(c, kernel_init=near_zero, dtype=self.dtype, name="proj")(out)
+        return (x + out.reshape(b, h, w, c)) * self.skip_scale
+
+
+class UNet(nn.Module):
+    """DDPM++ U-Net.
+
+    Args:
+        out_channels: image channels.
+        width: channels at full resolution before the multiplier.
+        multipliers: channel multiplier per resolution; each entry after the first halves the size.
+        num_blocks: residual blocks per resolution on the way down (one more on the way up).
+        attention: resolutions (side lengths) with attention.
+        dropout: rate, in training only.
+        skip_scale: factor on every residual sum.
+        embedding: of the noise input: "positional" or "fourier".
+        num_classes: classes of the conditioning input, 0 for none.
+        dtype: of the computation; parameters stay float32.
+    """
+
+    out_channels: int
+    width: int = 128
+    multipliers: tuple[int, ...] = (2, 2, 2)
+    num_blocks: int = 4
+    attention: tuple[int, ...] = (16,)
+    dropout: float = 0.1
+    skip_scale: float = math.sqrt(0.5)
+    embedding: str = "positional"
+    num_classes: int = 0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, c_noise: jax.Array, cond: jax.Array | None = None, *, train: bool = False
+    ) -> jax.Array:
+        """x `[b, h, w, c]`, c_noise `[b]`, cond int32 `[b]` or None to float32 `[b, h, w, c]`."""
+        emb = self._embed(c_noise, cond)
+        x = nn.Conv(self.width, (3, 3), kernel_init=xavier, dtype=self.dtype, name="conv_in")(x)
+        skips = [x]
+        for level, multiplier in enumerate(self.multipliers):
+            if level:
+                x = self._block(f"down{level}", x.shape[-1], "down")(x, emb, train=train)
+                skips.append(x)
+            for i in range(self.num_blocks):
+                attention = x.shape[1] in self.attention
+                name = f"enc{level}_{i}"
+                block = self._block(name, self.width * multiplier, attention=attention)
+                x = block(x, emb, train=train)
+                skips.append(x)
+        x = self._block("mid0", x.shape[-1], attention=True)(x, emb, train=train)
+        x = self._block("mid1", x.shape[-1])(x, emb, train=train)
+        for level, multiplier in reversed(list(enumerate(self.multipliers))):
+            for i in range(self.num_blocks + 1):
+                attention = i == self.num_blocks and x.shape[1] in self.attention
+                x = jnp.concatenate([x, skips.pop()], axis=-1)
+                name = f"dec{level}_{i}"
+                block = self._block(name, self.width * multiplier, attention=attention)
+                x = block(x, emb, train=train)
+            if level:
+                x = self._block(f"up{level}", x.shape[-1], "up")(x, emb, train=train)
+        x = nn.silu(GroupNorm(dtype=self.dtype, name="norm_out")(x))
+        x = nn.Conv(self.out_channels, (3, 3), kernel_init=near_zero, name="conv_out")(x)
+        return x.astype(jnp.float32)
+
+    def _block(
+        self, name: str, width: int, resample: str = "", attention: bool = False
+    ) -> ResidualBlock:
+        return ResidualBlock(
+            width=width,
+            attention=attention,
+            resample=resample,
+            dropout=self.dropout,
+            skip_scale=self.skip_scale,
+            dtype=self.dtype,
+            name=name,
+        )
+
+    def _embed(self, c_noise: jax.Array, cond: jax.Array | None) -> jax.Array:
+        if self.embedding == "fourier":
+            emb = FourierFeatures(self.width, name="fourier")(c_noise)
+        else:
+            emb = positional_features(c_noise, self.width, max_period=1e4, endpoint=True)
+        if self.num_classes and cond is not None:
+            one_hot = jax.nn.one_hot(cond, self.num_classes)
+            emb = emb + nn.Dense(self.width, use_bias=False, name="label")(one_hot)
+        for name in ("embed0", "embed1"):
+            emb = nn.silu(nn.Dense(4 * self.width, kernel_init=xavier, name=name)(emb))
+        return emb
+
+
+def check_unet(size: int, network: dict) -> None:
+    """Raises InputError unless images of this side length fit the U-Net's halvings."""
+    factor = 2 ** (len(network["multipliers"]) - 1)
+    if size % factor:
+        raise InputError(
+            "data.size",
+            size,
+            f"a U-Net with {len(network['multipliers'])} resolutions needs a multiple of {factor}",
+        )
+    if network["width"] < 4 or network["width"] % 4:
+        raise InputError("network.width", network["width"], "it must be a positive multiple of 4")
+    if network["embedding"] not in EMBEDDINGS:
+        raise InputError("network.embedding", network["embedding"], f"allowed: {EMBEDDINGS}")

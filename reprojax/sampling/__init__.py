@@ -1,0 +1,1 @@
+"""The noise bank, the solvers and probability-flow sampling."""

@@ -1,0 +1,1 @@
+"""Descriptors, reproducibility and generalizability scores, their statistics."""

@@ -1,0 +1,74 @@
+"""Scores of one model against training images: generalizability and memorization."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from reprojax.errors import InputError
+from reprojax.scoring.similarity import Reference, exact_threshold, max_cosine, two_nearest
+
+MEMORIZED_RATIO = 1 / 3  # arXiv 2310.02664
+
+
+@dataclass(frozen=True)
+class ModelScore:
+    """One row of ``models`` in scores.json."""
+
+    name: str
+    score: str  # "gl", "memorized" or "frechet"
+    descriptor: str
+    threshold: float | None
+    value: float
+    ci95: tuple[float, float]
+    reference: float | None
+    n: int
+    n_train: int
+
+    def as_dict(self) -> dict:
+        """The row as plain JSON values."""
+        return asdict(self) | {"ci95": list(self.ci95)}
+
+
+def gl(features: np.ndarray, train_features: Reference, tau: float) -> float:
+    """Generalizability score 1 − P(max_i cos(f(x), f(y_i)) > τ) (arXiv 2310.05264).
+
+    It means nothing without what held-out real images score: noise has GL 1.
+
+    Args:
+        features: float32 `[n, d]` unit feature rows of the samples.
+        train_features: float32 `[n_train, d]` of the training images, or an iterable of blocks.
+        tau: threshold of the cosine, strict, taken as a float32 number.
+
+    Returns:
+        The share of samples that are near no training image, 0 to 1.
+    """
+    nearest, _ = max_cosine(features, train_features, tau=tau)
+    return 1.0 - float(np.mean(nearest > exact_threshold(tau)))
+
+
+def memorized(images: np.ndarray, train_images: np.ndarray) -> float:
+    """Share of samples with d(nearest) / d(second nearest) < 1/3 in pixel l2 (arXiv 2310.02664).
+
+    A sample that equals two training images, duplicates of each other, has the ratio 0/0; it is a
+    copy, so it counts as memorized.
+
+    Args:
+        images: uint8 `[n, h, w, c]`, the samples.
+        train_images: uint8 `[n_train, h, w, c]`, at least 2.
+
+    Returns:
+        The share, 0 to 1; strict, and decided in exact arithmetic.
+
+    Raises:
+        InputError: there are fewer than 2 training images, or the shapes differ.
+    """
+    if len(train_images) < 2:
+        raise InputError("train", f"{len(train_images)} images", "at least 2 for a second nearest")
+    if images.shape[1:] != train_images.shape[1:]:
+        raise InputError("images", images.shape[1:], f"of shape {train_images.shape[1:]}")
+    flat = (x.reshape(len(x), -1) for x in (images, train_images))
+    squared, _ = two_nearest(*flat)
+    inverse = round(1 / MEMORIZED_RATIO**2)  # 9 d1² < d2², both sides integers
+    return float(np.mean((inverse * squared[:, 0] < squared[:, 1]) | (squared[:, 1] == 0)))

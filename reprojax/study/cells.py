@@ -1,0 +1,196 @@
+"""What a study is: frozen descriptions of cells, and the identity that their artefacts carry."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reprojax.data.source import SourceSpec
+from reprojax.diffusion.kernels import make_kernel
+from reprojax.diffusion.objectives import Objective
+from reprojax.diffusion.preconditioning import Preconditioning
+from reprojax.errors import InputError, choices
+from reprojax.files import content_hash
+from reprojax.models.families import FAMILIES
+from reprojax.sampling.flow import SamplerSpec
+from reprojax.training.spec import LoopSpec, TrainingSpec
+
+SCHEMA = 1  # raised when the meaning of a cell's description changes
+CLOSED_FORMS = ("optimum", "gaussian")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Images of a study and how they are divided.
+
+    Args:
+        source: where they come from.
+        n_train: training images, 0 for all that are not held out.
+        n_heldout: held-out images.
+        seed: of the permutation behind subsets.
+        part: "all", or the disjoint halves "A" and "B".
+        dedup: whether near-duplicates are removed first.
+    """
+
+    source: SourceSpec
+    n_train: int = 0
+    n_heldout: int = 0
+    seed: int = 0
+    part: str = "all"
+    dedup: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model of a study.
+
+    Args:
+        name: unique in the study.
+        family: a network family or a closed form ("optimum", "gaussian").
+        data: its training images.
+        network: sorted (keyword, value) pairs of the family.
+        kernel: perturbation kernel it is trained under.
+        preconditioning: its coefficients.
+        objective: what it minimises.
+        sigma_data: of preconditioning and weights.
+        seed: of initialisation, batches and noise.
+        training: the budget.
+        weights: a safetensors file in place of training, or "".
+    """
+
+    name: str
+    family: str
+    data: DataSpec
+    network: tuple[tuple[str, Any], ...] = ()
+    kernel: str = "edm"
+    preconditioning: str = "edm"
+    objective: str = "edm"
+    sigma_data: float = 0.5
+    seed: int = 0
+    training: TrainingSpec = field(default_factory=TrainingSpec)
+    weights: str = ""
+
+    def __post_init__(self):
+        names = [*FAMILIES, *CLOSED_FORMS]
+        if self.family not in names:
+            raise InputError("family", self.family, choices(names, self.family))
+        self.precondition(), self.make_objective()
+
+    @property
+    def kind(self) -> str:
+        """The contract's kind."""
+        return "closed_form" if self.family in CLOSED_FORMS else "network"
+
+    def precondition(self) -> Preconditioning:
+        """The network's coefficients, bound to its kernel."""
+        return Preconditioning(self.preconditioning, make_kernel(self.kernel), self.sigma_data)
+
+    def make_objective(self) -> Objective:
+        """The training objective, bound to its kernel."""
+        return Objective(self.objective, make_kernel(self.kernel), self.sigma_data)
+
+    def hash(self, data_fingerprint: str) -> str:
+        """16 hex digits over what decides the result: not name, paths, devices or workers.
+
+        Args:
+            data_fingerprint: of the very training images.
+        """
+        identity = {"schema": SCHEMA, "family": self.family, "data": data_fingerprint}
+        if self.kind == "network":
+            identity |= {
+                "network": dict(self.network),
+                "kernel": self.kernel,
+                "preconditioning": self.preconditioning,
+                "sigma_data": self.sigma_data,
+            }
+            if self.weights:
+                digest = hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
+                identity |= {"weights": digest}
+            else:
+                identity |= {
+                    "objective": self.objective,
+                    "seed": self.seed,
+                    "training": asdict(self.training),
+                }
+        return content_hash(identity)
+
+
+@dataclass(frozen=True)
+class ScoringSpec:
+    """How samples are scored.
+
+    Args:
+        descriptor: a key of the descriptors.
+        rp_rate: share of random pairs of training images that exceed the RP threshold.
+        gl_target: GL that held-out images have at the GL threshold.
+    """
+
+    descriptor: str = "pixels"
+    rp_rate: float = 1e-3
+    gl_target: float = 0.95
+
+    def __post_init__(self):
+        for name in ("rp_rate", "gl_target"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"scoring.{name}", getattr(self, name), "between 0 and 1")
+
+
+@dataclass(frozen=True)
+class NoiseSpec:
+    """The noise bank: ``n`` noises of ``seed``, or the first ``n`` of the file at ``path``."""
+
+    seed: int = 0
+    n: int = 512
+    path: str = ""
+
+    def __post_init__(self):
+        if self.n < 2:
+            raise InputError("noise.n", self.n, "it must be at least 2")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A list of cells, sampled from one noise bank by one sampler and scored together.
+
+    Args:
+        name: of the config.
+        data: images; cells may change ``n_train`` and ``part`` only.
+        cells: at least one, with distinct names.
+        noise: the bank.
+        sampler: of all cells.
+        scoring: thresholds and descriptor.
+        loop: how training is watched and saved; not part of the identity.
+    """
+
+    name: str
+    data: DataSpec
+    cells: tuple[Cell, ...]
+    noise: NoiseSpec = field(default_factory=NoiseSpec)
+    sampler: SamplerSpec = field(default_factory=SamplerSpec)
+    scoring: ScoringSpec = field(default_factory=ScoringSpec)
+    loop: LoopSpec = field(default_factory=LoopSpec)
+
+    def __post_init__(self):
+        if not self.cells:
+            raise InputError("models", {}, "a study needs at least one model")
+
+    def sampling_identity(self) -> dict[str, Any]:
+        """What decides a cell's samples beyond the cell and the noise bits."""
+        spec = asdict(self.sampler)
+        spec["kernel"] = type(self.sampler.kernel).__name__ if self.sampler.grid.name == "uniform_t" else ""
+        return spec
+
+    def hash(self, cell_hashes: list[str], noise_fingerprint: str, heldout_fingerprint: str) -> str:
+        """Identity of the study's scores: its cells, noise, sampler, thresholds and held-out images."""
+        return content_hash(
+            {
+                "schema": SCHEMA,
+                "cells": [[c.name, h] for c, h in zip(self.cells, cell_hashes, strict=True)],
+                "noise": noise_fingerprint,
+                "sampler": self.sampling_identity(),
+                "scoring": asdict(self.scoring),
+                "heldout": heldout_fingerprint,
+            }
+        )

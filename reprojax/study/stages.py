@@ -1,0 +1,252 @@
+"""The stages of one cell: train, sample, describe. Each leaves one artefact, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from reprojax.data.transform import to_float, to_uint8
+from reprojax.denoisers.gaussian import gaussian_denoiser
+from reprojax.denoisers.network import NetworkDenoiser
+from reprojax.denoisers.optimum import empirical_optimum
+from reprojax.errors import InputError
+from reprojax.files import content_hash, write_json, write_npz
+from reprojax.models.families import Network, build_network, count_params, init_params
+from reprojax.sampling.flow import sample_batches
+from reprojax.sampling.noise import NoiseBank
+from reprojax.scoring.descriptors import Descriptor
+from reprojax.study.cells import Cell, Study
+from reprojax.study.images import StudyImages, image_blocks
+from reprojax.study.progress import Reporter
+from reprojax.study.workdir import Workdir
+from reprojax.training.loop import Run, train
+from reprojax.training.signals import StopRequest
+from reprojax.training.step import StepSpec
+from reprojax.training.weights import load_weights, save_weights
+from reprojax.types import DenoiseFn
+
+PART = 1024  # noises per part file, so that a killed run of many noises loses few
+
+
+@dataclass
+class Context:
+    """What all stages of a study share.
+
+    Args:
+        study: the cells.
+        images: its images.
+        workdir: claimed.
+        bank: the noises.
+        noise_fingerprint: of the bank.
+        hashes: of each cell by name.
+        mesh: devices.
+        reporter: takes progress.
+        stop: asked between units of work.
+    """
+
+    study: Study
+    images: StudyImages
+    workdir: Workdir
+    bank: NoiseBank
+    noise_fingerprint: str
+    hashes: dict[str, str]
+    mesh: Mesh
+    reporter: Reporter
+    stop: StopRequest
+
+    def folder(self, cell: Cell) -> str:
+        """The cell's folder in the workdir: its name, and the head of its hash."""
+        return f"cells/{cell.name}-{self.hashes[cell.name][:8]}"
+
+    def network(self, cell: Cell) -> Network:
+        """The cell's network, without parameters."""
+        return cell_network(cell, self.images.shape)
+
+
+def cell_network(cell: Cell, shape: tuple[int, int, int]) -> Network:
+    """The network of a cell for images of this shape; errors name the model."""
+    try:
+        return build_network(cell.family, shape, dict(cell.network), cell.training.dtype)
+    except InputError as error:
+        raise InputError(f"models.{cell.name}.{error.field}", error.value, error.allowed) from error
+
+
+def param_shapes(module: Network, shape: tuple[int, int, int]) -> Any:
+    """Shapes of a network's parameters, without allocating them."""
+    return jax.eval_shape(lambda key: init_params(module, shape, key), jax.random.key(0))
+
+
+def train_cell(context: Context, cell: Cell) -> bool:
+    """Trains a network to its exported EMA weights, unless they are there.
+
+    Returns:
+        Whether anything was done.
+    """
+    folder = context.folder(cell)
+    target = context.workdir.path / folder / "weights.safetensors"
+    if cell.kind != "network" or cell.weights or target.exists():
+        return False
+    for name in ("checkpoints", "metrics.jsonl", "parameters.txt", "cell.json"):
+        context.workdir.own(f"{folder}/{name}")
+    target = context.workdir.own(f"{folder}/weights.safetensors")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    module = context.network(cell)
+    run = Run(
+        name=cell.name,
+        spec=StepSpec(
+            module=module,
+            precondition=cell.precondition(),
+            objective=cell.make_objective(),
+            training=cell.training,
+            mesh=context.mesh,
+            sharding=context.study.loop.state_sharding,
+        ),
+        loop=context.study.loop,
+        seed=cell.seed,
+        train=context.images.train(cell),
+        heldout=context.images.heldout,
+        directory=target.parent,
+    )
+    start = time.perf_counter()
+    size = count_params(module, context.images.shape)
+    title = f"train {cell.name} ({size:,} parameters)"
+    with context.reporter.task(title, cell.training.steps, "steps") as advance:
+        params = train(run, stop=context.stop, on_step=advance, log=context.reporter.say)
+    description = {"name": cell.name, "hash": context.hashes[cell.name], "family": cell.family}
+    facts = {
+        **description,
+        "params": size,
+        "train_seconds": round(time.perf_counter() - start, 1),
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+    }
+    write_json(target.parent / "cell.json", facts)
+    network = {k: list(v) if isinstance(v, tuple) else v for k, v in cell.network}
+    save_weights(target, params, {**description, "network": network})
+    return True
+
+
+def cell_denoiser(context: Context, cell: Cell) -> DenoiseFn:
+    """The cell's denoiser: its trained or given weights, or its closed form."""
+    subset = context.images.train(cell)
+    if cell.family == "optimum":
+        return empirical_optimum(to_float(subset.images()))
+    if cell.family == "gaussian":
+        return gaussian_denoiser(to_float(block) for block in image_blocks(subset))
+    module = context.network(cell)
+    like = param_shapes(module, context.images.shape)
+    trained = context.workdir.path / context.folder(cell) / "weights.safetensors"
+    params = load_weights(cell.weights or trained, like, f"models.{cell.name}.weights")
+    return NetworkDenoiser(params, module, cell.precondition())
+
+
+def read_samples(context: Context, cell: Cell) -> tuple[np.ndarray, float] | None:
+    """The cell's images uint8 `[n, h, w, c]` and evaluations per image, or None before sampling."""
+    path = context.workdir.path / _samples_name(context, cell)
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as data:
+        return data["images"], float(data["nfe"])
+
+
+def _samples_id(context: Context) -> str:
+    return content_hash([context.noise_fingerprint, context.study.sampling_identity()], 8)
+
+
+def _samples_name(context: Context, cell: Cell) -> str:
+    return f"{context.folder(cell)}/samples-{_samples_id(context)}.npz"
+
+
+def sample_cell(context: Context, cell: Cell) -> bool:
+    """Samples the whole bank, unless that is done; goes on after the last whole part.
+
+    Returns:
+        Whether anything was done.
+    """
+    name = _samples_name(context, cell)
+    if (context.workdir.path / name).exists():
+        return False
+    target = context.workdir.own(name)
+    parts = context.workdir.own(f"{context.folder(cell)}/parts-{_samples_id(context)}")
+    parts.mkdir(parents=True, exist_ok=True)
+    images, nfe = _read_parts(parts)
+    images, nfe, done = [images] if len(nfe) else [], [nfe], len(nfe)
+    fresh: list[tuple[np.ndarray, np.ndarray]] = []
+    total = context.bank.n
+    with context.reporter.task(f"sample {cell.name}", total, "noises") as advance:
+        denoise = cell_denoiser(context, cell)
+        batches = sample_batches(
+            denoise, context.bank, context.study.sampler, mesh=context.mesh, start=done
+        )
+        for batch, evaluations in batches:
+            fresh.append((to_uint8(batch), evaluations))
+            done += len(batch)
+            if sum(len(b) for b, _ in fresh) >= PART or done == total:
+                images.append(np.concatenate([b for b, _ in fresh]))
+                nfe.append(np.concatenate([e for _, e in fresh]))
+                write_npz(parts / f"{done:09d}.npz", images=images[-1], nfe=nfe[-1])
+                fresh = []
+            advance(done, total)
+            if done < total:
+                context.stop.check(f"in sampling {cell.name} at {done} of {total}")
+    mean = np.mean(np.concatenate(nfe))
+    write_npz(target, images=np.concatenate(images), nfe=np.float64(mean))
+    for part in parts.glob("*.npz"):
+        part.unlink()
+    parts.rmdir()
+    return True
+
+
+def _read_parts(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    images, nfe = [], [np.zeros(0)]
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path, allow_pickle=False) as data:
+            images.append(data["images"])
+            nfe.append(data["nfe"])
+    return np.concatenate(images) if images else np.zeros(0, np.uint8), np.concatenate(nfe)
+
+
+def describe_cell(context: Context, cell: Cell, descriptor: Descriptor, identity: str) -> bool:
+    """Computes the features of a cell's samples, unless they are there.
+
+    Args:
+        context: of the study.
+        cell: sampled already.
+        descriptor: from images to features.
+        identity: hash of the descriptor (what it was fitted on).
+
+    Returns:
+        Whether anything was done.
+    """
+    name = _features_name(context, cell, identity)
+    if (context.workdir.path / name).exists():
+        return False
+    images, _ = read_samples(context, cell)
+    write_npz(context.workdir.own(name), features=descriptor(images))
+    return True
+
+
+def read_features(context: Context, cell: Cell, identity: str) -> np.ndarray:
+    """The features of a described cell, float32 `[n, d]`."""
+    with np.load(context.workdir.path / _features_name(context, cell, identity)) as data:
+        return data["features"]
+
+
+def _features_name(context: Context, cell: Cell, identity: str) -> str:
+    return f"{context.folder(cell)}/features-{_samples_id(context)}-{identity}.npz"
+
+
+def cell_facts(context: Context, cell: Cell) -> dict[str, Any]:
+    """What training wrote about a cell (seconds, device), or nothing."""
+    try:
+        return json.loads((context.workdir.path / context.folder(cell) / "cell.json").read_text())
+    except FileNotFoundError:
+        return {}
+

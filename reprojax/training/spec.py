@@ -1,0 +1,92 @@
+"""What a training run is (content, part of a cell's identity) and how it is run (not part of it)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reprojax.errors import InputError, require_choice
+from reprojax.mesh import STATE_SHARDINGS
+from reprojax.models.families import DTYPES
+
+DECAYS = ("none", "cosine")
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """A training budget; every field changes the result.
+
+    Args:
+        steps: optimiser steps.
+        batch_size: images per step.
+        learning_rate: peak, of Adam.
+        warmup_steps: linear rise from 0.
+        decay: "none" (constant after warm-up) or "cosine" (to 0 at the last step).
+        beta2: of Adam.
+        weight_decay: of AdamW, 0 for Adam.
+        grad_clip: global norm the gradient is clipped to, 0 for never.
+        ema_halflife_images: half-life of the parameters' moving average, in images.
+        ema_rampup: the half-life is at most this share of the images seen, 0 for no ramp.
+        accumulate: micro-batches per step; divides ``batch_size``.
+        dtype: of the network's computation.
+        flip: horizontal flips with probability one half.
+
+    Raises:
+        InputError: a value outside its range, naming it.
+    """
+
+    steps: int = 3000
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    decay: str = "cosine"
+    beta2: float = 0.999
+    weight_decay: float = 0.0
+    grad_clip: float = 1.0
+    ema_halflife_images: float = 10_000.0
+    ema_rampup: float = 0.05
+    accumulate: int = 1
+    dtype: str = "float32"
+    flip: bool = False
+
+    def __post_init__(self):
+        require_choice("training.decay", self.decay, DECAYS)
+        require_choice("training.dtype", self.dtype, DTYPES)
+        for name in ("steps", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise InputError(f"training.{name}", getattr(self, name), "it must be at least 1")
+        if not self.learning_rate > 0:
+            raise InputError("training.learning_rate", self.learning_rate, "it must be above 0")
+        for name in ("warmup_steps", "weight_decay", "grad_clip", "ema_halflife_images"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"training.{name}", getattr(self, name), "it must be at least 0")
+        if self.batch_size % self.accumulate:
+            raise InputError(
+                "training.accumulate", self.accumulate, f"it must divide batch_size {self.batch_size}"
+            )
+
+
+@dataclass(frozen=True)
+class LoopSpec:
+    """How a run is watched and saved; changes nothing in its result.
+
+    Args:
+        checkpoint_every: steps between checkpoints.
+        keep: checkpoints kept.
+        log_every: steps between rows of metrics (and between checks that all is finite).
+        eval_every: steps between evaluations per noise level; the last step always has one.
+        eval_images: images of each set in an evaluation.
+        state_sharding: "replicated" or "sharded" over the devices.
+    """
+
+    checkpoint_every: int = 500
+    keep: int = 2
+    log_every: int = 50
+    eval_every: int = 1000
+    eval_images: int = 256
+    state_sharding: str = "replicated"
+
+    def __post_init__(self):
+        require_choice("loop.state_sharding", self.state_sharding, STATE_SHARDINGS)
+        for name in ("checkpoint_every", "keep", "log_every", "eval_every", "eval_images"):
+            if getattr(self, name) < 1:
+                raise InputError(f"loop.{name}", getattr(self, name), "it must be at least 1")

@@ -1,0 +1,207 @@
+"""The train state, the jitted step and the evaluation per noise level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh
+
+from reprojax.denoisers.network import NetworkDenoiser
+from reprojax.diffusion.objectives import Objective
+from reprojax.diffusion.preconditioning import Preconditioning
+from reprojax.mesh import batch_sharding, state_sharding
+from reprojax.models.families import Network, init_params
+from reprojax.rng import stream
+from reprojax.training.spec import TrainingSpec
+from reprojax.types import DenoiseFn
+
+
+@struct.dataclass
+class TrainState:
+    """Everything a run needs to go on.
+
+    Args:
+        step: int32 scalar, steps done.
+        params: the network's parameters.
+        ema_params: their moving average, which is what is sampled and exported.
+        opt_state: of the optimiser.
+    """
+
+    step: jax.Array
+    params: Any
+    ema_params: Any
+    opt_state: Any
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """The static side of a train step; hashable, so equal specs share one compiled program.
+
+    Args:
+        module: the network.
+        precondition: its coefficients.
+        objective: what it minimises.
+        training: the budget.
+        mesh: devices.
+        sharding: of the state, "replicated" or "sharded".
+    """
+
+    module: Network
+    precondition: Preconditioning
+    objective: Objective
+    training: TrainingSpec
+    mesh: Mesh
+    sharding: str = "replicated"
+
+    def learning_rate(self) -> optax.Schedule:
+        """Warm-up, then constant or cosine to 0."""
+        t = self.training
+        warmup = min(t.warmup_steps, max(t.steps - 1, 0))
+        if t.decay == "cosine":
+            after = optax.cosine_decay_schedule(t.learning_rate, t.steps - warmup)
+        else:
+            after = optax.constant_schedule(t.learning_rate)
+        # The first update has rate 1 / warmup of the peak, not 0: no step is without effect.
+        rise = optax.linear_schedule(t.learning_rate / max(warmup, 1), t.learning_rate, warmup)
+        return optax.join_schedules([rise, after], [warmup])
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """Clipping, then Adam or AdamW."""
+        t = self.training
+        clip = optax.clip_by_global_norm(t.grad_clip) if t.grad_clip else optax.identity()
+        adam = partial(optax.adamw, weight_decay=t.weight_decay) if t.weight_decay else optax.adam
+        return optax.chain(clip, adam(self.learning_rate(), b2=t.beta2))
+
+    def init(self, image_shape: tuple[int, int, int], root: jax.Array) -> TrainState:
+        """The state at step 0, laid out on the mesh; parameters come from the stream "init"."""
+
+        def make(key):
+            params = init_params(self.module, image_shape, stream(key, "init"))
+            opt_state = self.optimizer().init(params)
+            return TrainState(jnp.zeros((), jnp.int32), params, params, opt_state)
+
+        shardings = self.shardings(jax.eval_shape(make, root))
+        return jax.jit(make, out_shardings=shardings)(root)
+
+    def shardings(self, state: Any) -> Any:
+        """A sharding per leaf of ``state``."""
+        return state_sharding(state, self.mesh, self.sharding)
+
+    def ema_decay(self, step: jax.Array) -> jax.Array:
+        """Factor on the old average at a step (0-based): one half per half-life."""
+        t = self.training
+        halflife = jnp.asarray(t.ema_halflife_images, jnp.float32)
+        if t.ema_rampup:
+            seen = (step + 1).astype(jnp.float32) * t.batch_size
+            halflife = jnp.minimum(halflife, seen * t.ema_rampup)
+        return 0.5 ** (t.batch_size / jnp.maximum(halflife, 1e-8))
+
+
+def to_unit_range(images: jax.Array) -> jax.Array:
+    """uint8 to float32 in [-1, 1], on the device."""
+    return images.astype(jnp.float32) / 127.5 - 1.0
+
+
+def _micro_loss(params, images, labels, key, spec: StepSpec) -> jax.Array:
+    x0 = to_unit_range(images)
+    if spec.training.flip:
+        flips = jax.random.bernoulli(stream(key, "flip"), 0.5, (x0.shape[0], 1, 1, 1))
+        x0 = jnp.where(flips, x0[:, :, ::-1], x0)
+    denoise = NetworkDenoiser(
+        params, spec.module, spec.precondition, True, dropout_key=stream(key, "dropout")
+    )
+    return spec.objective.loss(denoise, x0, key, labels)
+
+
+def _loss_and_grad(params, images, labels, key, spec: StepSpec):
+    k = spec.training.accumulate
+    value_and_grad = jax.value_and_grad(_micro_loss)
+    if k == 1:
+        return value_and_grad(params, images, labels, key, spec)
+
+    def split(a):  # micro-batch i takes images i, i + k, …, so each device keeps its own
+        return None if a is None else jnp.swapaxes(a.reshape(-1, k, *a.shape[1:]), 0, 1)
+
+    def micro(total, data):
+        part = value_and_grad(params, data[0], data[1], stream(key, "micro", data[2]), spec)
+        return jax.tree.map(jnp.add, total, part), None
+
+    zero = (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, params))
+    # A backward convolution inside a loop body is many times slower on XLA:CPU: unroll there.
+    unroll = k if jax.default_backend() == "cpu" else 1
+    parts = (split(images), split(labels), jnp.arange(k))
+    total, _ = jax.lax.scan(micro, zero, parts, unroll=unroll)
+    return jax.tree.map(lambda a: a / k, total)
+
+
+@partial(jax.jit, static_argnames=("spec",), donate_argnames=("state",))
+def train_step(
+    state: TrainState,
+    images: jax.Array,
+    labels: jax.Array | None,
+    root: jax.Array,
+    *,
+    spec: StepSpec,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One optimiser step.
+
+    Args:
+        state: donated.
+        images: uint8 `[batch, h, w, c]`.
+        labels: int32 `[batch]` or None.
+        root: the run's root key; the step draws from the stream ("train", state.step).
+        spec: static.
+
+    Returns:
+        The next state, and {"loss", "grad_norm", "lr"} as float32 scalars (the norm before
+        clipping).
+    """
+    images = jax.lax.with_sharding_constraint(images, batch_sharding(spec.mesh))
+    key = stream(root, "train", state.step)
+    loss, grads = _loss_and_grad(state.params, images, labels, key, spec)
+    updates, opt_state = spec.optimizer().update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    decay = spec.ema_decay(state.step)
+    ema = jax.tree.map(lambda e, p: decay * e + (1.0 - decay) * p, state.ema_params, params)
+    new = TrainState(state.step + 1, params, ema, opt_state)
+    new = jax.lax.with_sharding_constraint(new, spec.shardings(new))
+    rate = jnp.asarray(spec.learning_rate()(state.step), jnp.float32)
+    return new, {"loss": loss, "grad_norm": optax.global_norm(grads), "lr": rate}
+
+
+@jax.jit
+def denoising_losses(
+    denoise: DenoiseFn,
+    images: jax.Array,
+    labels: jax.Array | None,
+    sigmas: jax.Array,
+    key: jax.Array,
+) -> jax.Array:
+    """Mean squared denoising error at each noise level, unweighted.
+
+    Args:
+        denoise: a DenoiseFn.
+        images: uint8 `[m, h, w, c]`.
+        labels: int32 `[m]` or None.
+        sigmas: `[s]`.
+        key: the same key gives the same noise, so that training and held-out images are compared
+            on equal footing.
+
+    Returns:
+        float32 `[s]`.
+    """
+    x0 = to_unit_range(images)
+
+    def at(data):
+        sigma, i = data
+        z = jax.random.normal(jax.random.fold_in(key, i), x0.shape, jnp.float32)
+        denoised = denoise(x0 + sigma * z, jnp.full(x0.shape[:1], sigma), labels)
+        return jnp.mean((denoised - x0) ** 2)
+
+    return jax.lax.map(at, (sigmas, jnp.arange(sigmas.shape[0])))
