@@ -59,7 +59,7 @@ def default_config(name: str) -> ConfigDict:
             "training": _fields(TrainingSpec),
             "loop": _fields(LoopSpec),
             "report": {"title": "", "columns": 12},
-            "models": ConfigDict(),
+            "models": ConfigDict(sort_keys=False),
         }
     )
     return config.lock()

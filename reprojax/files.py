@@ -1,4 +1,4 @@
-"""Writing files so that nothing half-written is ever taken for whole: temporary name, then rename."""
+"""Writing files so that nothing half-written is taken for whole: temporary name, then rename."""
 
 from __future__ import annotations
 

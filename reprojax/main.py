@@ -57,9 +57,7 @@ def run(command: str) -> None:
     reporter.say(f"workdir: {workdir}")
     mode = _MODE.value or config.mode
     last = {"study": "score", "report": "score"}.get(mode, mode)
-    context = run_study(
-        prepared, workdir, last=last, overwrite=_OVERWRITE.value, reporter=reporter
-    )
+    context = run_study(prepared, workdir, last=last, overwrite=_OVERWRITE.value, reporter=reporter)
     if mode in ("study", "report"):
         report_study(
             context,
@@ -88,7 +86,7 @@ def parse_flags(argv: list[str]) -> None:
 
 
 def _flag_error(argv: list[str], error: Exception) -> InputError:
-    """Words a parse error: the option at fault, and the nearest allowed name where it is unknown."""
+    """Words a parse error: the option at fault, and the nearest name where it is unknown."""
     text = one_line(str(error), 400)
     for argument in argv[1:]:
         name, _, value = argument.lstrip("-").partition("=")

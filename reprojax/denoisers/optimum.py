@@ -12,8 +12,9 @@ BLOCK = 2048  # training images per step of the running softmax
 
 @struct.dataclass
 class EmpiricalOptimum:
-    """D*(x; sigma) = sum_i w_i y_i, w = softmax_i(-|x - y_i|^2 / (2 sigma^2)) (Theorem 1, 2310.05264).
+    """D*(x; sigma) = sum_i w_i y_i, w = softmax_i(-|x - y_i|^2 / (2 sigma^2)).
 
+    Theorem 1 of arXiv 2310.05264.
     Made by `empirical_optimum`. The softmax runs over blocks of the training set with a running
     maximum, so memory is bounded by the block. The logits are (x.y - |y|^2 / 2) / sigma^2: |x|^2
     is the same for all i, and leaving it out keeps float32 exact where sigma is large.

@@ -1,6 +1,6 @@
 """Perturbation kernels: x_t = scale(t) * (x0 + sigma(t) * z), z ~ N(0, I).
 
-A kernel states two functions of time; drift, diffusion, marginals and t(sigma) are derived from them.
+A kernel states two functions of time; drift, diffusion, marginals and t(sigma) follow from them.
 In the unscaled coordinates x_t / scale(t) every kernel has the probability-flow equation
 dx/dsigma = (x - D(x; sigma)) / sigma, so a kernel decides where a network is trained and which
 noise levels a time grid visits, not what the solution is.
@@ -22,7 +22,7 @@ _BISECTIONS = 60  # halves [t_min, t_max] to below the spacing of float64
 
 @dataclass(frozen=True)
 class Kernel:
-    """Base of the kernels: subclasses give `scale` and `sigma`, increasing in t, and the range of t.
+    """Base of the kernels: subclasses give `scale`, `sigma` (increasing in t) and the range of t.
 
     Frozen and hashable, so that a kernel can be a static argument of a compiled function.
     """

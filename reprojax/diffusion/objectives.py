@@ -13,18 +13,18 @@ import jax.numpy as jnp
 
 from reprojax.diffusion.kernels import EDM, Kernel
 from reprojax.errors import require_choice
-from reprojax.rng import stream
+from reprojax.rng import normal, stream, uniform
 from reprojax.types import DenoiseFn
 
 P_MEAN, P_STD = -1.2, 1.2  # EDM's log-normal of training noise levels (arXiv 2206.00364)
 
 
 def _lognormal_sigma(key: jax.Array, n: int, kernel: Kernel) -> jax.Array:
-    return jnp.exp(P_MEAN + P_STD * jax.random.normal(key, (n,), jnp.float32))
+    return jnp.exp(P_MEAN + P_STD * normal(key, (n,)))
 
 
 def _uniform_t_sigma(key: jax.Array, n: int, kernel: Kernel) -> jax.Array:
-    t = jax.random.uniform(key, (n,), jnp.float32, kernel.t_min, kernel.t_max)
+    t = uniform(key, (n,), kernel.t_min, kernel.t_max)
     return kernel.sigma(t)
 
 
@@ -87,7 +87,7 @@ class Objective:
             float32 scalar.
         """
         sigma = self.sample_sigma(stream(key, "sigma"), x0.shape[0])
-        z = jax.random.normal(stream(key, "noise"), x0.shape, jnp.float32)
+        z = normal(stream(key, "noise"), x0.shape)
         error = denoise(x0 + expand(sigma, x0.ndim) * z, sigma, cond) - x0
         per_image = jnp.mean(error**2, axis=tuple(range(1, x0.ndim)))
         return jnp.mean(self.weight(sigma) * per_image)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from reprojax.errors import choices, InputError, require_choice
+from reprojax.errors import InputError, choices, require_choice
 from reprojax.models.unet import UNet, check_unet
 from reprojax.models.uvit import UViT, check_uvit
 
@@ -44,7 +44,10 @@ def network_defaults(family: str) -> dict[str, Any]:
 
 
 def build_network(
-    family: str, image_shape: tuple[int, int, int], network: Mapping[str, Any], dtype: str = "float32"
+    family: str,
+    image_shape: tuple[int, int, int],
+    network: Mapping[str, Any],
+    dtype: str = "float32",
 ) -> nn.Module:
     """Makes a network (no parameters yet).
 
@@ -69,9 +72,7 @@ def build_network(
     if image_shape[0] != image_shape[1]:
         raise InputError("data.size", image_shape, "networks take square images")
     FAMILIES[family].check(image_shape[0], keywords)
-    return FAMILIES[family].module(
-        out_channels=image_shape[2], dtype=DTYPES[dtype], **keywords
-    )
+    return FAMILIES[family].module(out_channels=image_shape[2], dtype=DTYPES[dtype], **keywords)
 
 
 def init_params(module: nn.Module, image_shape: tuple[int, int, int], key: jax.Array) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,8 +11,28 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-xavier = nn.initializers.xavier_uniform()
-near_zero = nn.initializers.variance_scaling(1e-10, "fan_avg", "uniform")
+from reprojax.rng import normal, uniform
+
+
+def scaled_uniform(scale: float) -> Callable[..., jax.Array]:
+    """An initialiser: uniform with variance scale * 2 / (fan in + fan out) (Glorot for scale 1)."""
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        fans = math.prod(shape[:-2]) * (shape[-2] + shape[-1])
+        limit = math.sqrt(6.0 * scale / fans)
+        return uniform(key, shape, -limit, limit).astype(dtype)
+
+    return init
+
+
+def normal_002(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """An initialiser: normal with deviation .02, truncated at two deviations (ViT's)."""
+    flat = jax.random.truncated_normal(key, -2.0, 2.0, (math.prod(shape),), jnp.float32)
+    return (0.02 * flat).reshape(shape).astype(dtype)
+
+
+xavier = scaled_uniform(1.0)
+near_zero = scaled_uniform(1e-10)
 
 
 def positional_features(t: jax.Array, dim: int, max_period: float, endpoint: bool) -> jax.Array:
@@ -41,8 +63,8 @@ class FourierFeatures(nn.Module):
     @nn.compact
     def __call__(self, t: jax.Array) -> jax.Array:
         """t `[b]` to float32 `[b, dim]`."""
-        normal = nn.initializers.normal(self.deviation)
-        frequencies = self.param("frequencies", normal, (self.dim // 2,), jnp.float32)
+        draw = lambda key: self.deviation * normal(key, (self.dim // 2,))  # noqa: E731
+        frequencies = self.param("frequencies", draw)
         angle = 2 * np.pi * t[:, None] * jax.lax.stop_gradient(frequencies)[None, :]
         return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 

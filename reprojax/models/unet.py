@@ -17,6 +17,7 @@ from reprojax.models.layers import (
     downsample,
     near_zero,
     positional_features,
+    scaled_uniform,
     upsample,
     xavier,
 )
@@ -58,7 +59,7 @@ class ResidualBlock(nn.Module):
     def _attend(self, x: jax.Array) -> jax.Array:
         b, h, w, c = x.shape
         tokens = GroupNorm(dtype=self.dtype, name="norm2")(x).reshape(b, h * w, c)
-        small = nn.initializers.variance_scaling(0.2, "fan_avg", "uniform")
+        small = scaled_uniform(0.2)
         qkv = nn.Dense(3 * c, kernel_init=small, dtype=self.dtype, name="qkv")(tokens)
         out = attend(qkv, num_heads=1)
         out = nn.Dense(c, kernel_init=near_zero, dtype=self.dtype, name="proj")(out)
@@ -94,7 +95,12 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, c_noise: jax.Array, cond: jax.Array | None = None, *, train: bool = False
+        self,
+        x: jax.Array,
+        c_noise: jax.Array,
+        cond: jax.Array | None = None,
+        *,
+        train: bool = False,
     ) -> jax.Array:
         """x `[b, h, w, c]`, c_noise `[b]`, cond int32 `[b]` or None to float32 `[b, h, w, c]`."""
         emb = self._embed(c_noise, cond)
@@ -145,7 +151,9 @@ class UNet(nn.Module):
             emb = positional_features(c_noise, self.width, max_period=1e4, endpoint=True)
         if self.num_classes and cond is not None:
             one_hot = jax.nn.one_hot(cond, self.num_classes)
-            emb = emb + nn.Dense(self.width, use_bias=False, name="label")(one_hot)
+            emb = emb + nn.Dense(self.width, use_bias=False, kernel_init=xavier, name="label")(
+                one_hot
+            )
         for name in ("embed0", "embed1"):
             emb = nn.silu(nn.Dense(4 * self.width, kernel_init=xavier, name=name)(emb))
         return emb

@@ -9,9 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from reprojax.errors import InputError
-from reprojax.models.layers import attend, positional_features
-
-_init = nn.initializers.truncated_normal(0.02)
+from reprojax.models.layers import attend, normal_002, positional_features, xavier
 
 
 class TransformerBlock(nn.Module):
@@ -27,7 +25,7 @@ class TransformerBlock(nn.Module):
     def __call__(self, x: jax.Array, skip: jax.Array | None = None, *, train: bool) -> jax.Array:
         """x `[b, n, dim]` and an optional skip of the same shape to `[b, n, dim]`."""
         dense = lambda n, name, bias=True: nn.Dense(  # noqa: E731
-            n, use_bias=bias, kernel_init=_init, dtype=self.dtype, name=name
+            n, use_bias=bias, kernel_init=normal_002, dtype=self.dtype, name=name
         )
         norm = lambda name: nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name=name)  # noqa: E731
         drop = nn.Dropout(self.dropout, deterministic=not train)
@@ -35,7 +33,9 @@ class TransformerBlock(nn.Module):
             x = dense(self.dim, "skip")(jnp.concatenate([x, skip], axis=-1))
         h = attend(dense(3 * self.dim, "qkv", bias=False)(norm("norm1")(x)), self.num_heads)
         x = x + drop(dense(self.dim, "proj")(h))
-        h = nn.gelu(dense(int(self.dim * self.mlp_ratio), "mlp0")(norm("norm2")(x)), approximate=False)
+        h = nn.gelu(
+            dense(int(self.dim * self.mlp_ratio), "mlp0")(norm("norm2")(x)), approximate=False
+        )
         return x + drop(dense(self.dim, "mlp1")(h))
 
 
@@ -69,7 +69,12 @@ class UViT(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, c_noise: jax.Array, cond: jax.Array | None = None, *, train: bool = False
+        self,
+        x: jax.Array,
+        c_noise: jax.Array,
+        cond: jax.Array | None = None,
+        *,
+        train: bool = False,
     ) -> jax.Array:
         """x `[b, h, w, c]`, c_noise `[b]`, cond int32 `[b]` or None to float32 `[b, h, w, c]`."""
         b, h, w, c = x.shape
@@ -85,34 +90,38 @@ class UViT(nn.Module):
         for i in range(self.depth // 2):
             x = block(f"out{i}")(x, skips.pop(), train=train)
         x = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x)
-        x = nn.Dense(self.patch**2 * c, kernel_init=_init, name="decode")(x)[:, extras:]
+        x = nn.Dense(self.patch**2 * c, kernel_init=normal_002, name="decode")(x)[:, extras:]
         x = x.reshape(b, h // self.patch, w // self.patch, self.patch, self.patch, c)
         x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h, w, c)
-        return nn.Conv(self.out_channels, (3, 3), name="conv_out")(x).astype(jnp.float32)
+        x = nn.Conv(self.out_channels, (3, 3), kernel_init=xavier, name="conv_out")(x)
+        return x.astype(jnp.float32)
 
     def _tokens(
         self, x: jax.Array, c_noise: jax.Array, cond: jax.Array | None
     ) -> tuple[jax.Array, int]:
         """Label and time tokens before the patches, positions added; and how many come before."""
         p = (self.patch, self.patch)
-        x = nn.Conv(self.width, p, p, padding="VALID", dtype=self.dtype, name="patches")(x)
+        conv = nn.Conv(
+            self.width, p, p, padding="VALID", kernel_init=xavier, dtype=self.dtype, name="patches"
+        )
+        x = conv(x)
         x = x.reshape(x.shape[0], -1, self.width)
         time = positional_features(c_noise * self.noise_scale, self.width, 1e4, endpoint=False)
         tokens = [time[:, None].astype(x.dtype), x]
         if self.num_classes and cond is not None:
-            label = nn.Embed(self.num_classes, self.width, embedding_init=_init, name="label")(cond)
+            label = nn.Embed(self.num_classes, self.width, embedding_init=normal_002, name="label")(
+                cond
+            )
             tokens.insert(0, label[:, None].astype(x.dtype))
         x = jnp.concatenate(tokens, axis=1)
-        positions = self.param("positions", _init, (1, x.shape[1], self.width), jnp.float32)
+        positions = self.param("positions", normal_002, (1, x.shape[1], self.width), jnp.float32)
         return x + positions.astype(x.dtype), len(tokens) - 1
 
 
 def check_uvit(size: int, network: dict) -> None:
     """Raises InputError unless images of this side length can be cut into the patches."""
     if network["patch"] < 1 or size % network["patch"]:
-        raise InputError(
-            "network.patch", network["patch"], f"it must divide the image size {size}"
-        )
+        raise InputError("network.patch", network["patch"], f"it must divide the image size {size}")
     if network["num_heads"] < 1 or network["width"] % (2 * network["num_heads"]):
         raise InputError(
             "network.num_heads", network["num_heads"], f"2 x heads must divide {network['width']}"

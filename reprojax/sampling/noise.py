@@ -14,14 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from reprojax.errors import InputError
-from reprojax.rng import IMPL, root_key, stream
+from reprojax.rng import IMPL, normal, root_key, stream
 
 _BLOCK = 1024
 
 
 @partial(jax.jit, static_argnames=("shape",))
 def _draw(key: jax.Array, indices: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    one = lambda i: jax.random.normal(jax.random.fold_in(key, i), shape, jnp.float32)  # noqa: E731
+    one = lambda i: normal(jax.random.fold_in(key, i), shape)  # noqa: E731
     return jax.vmap(one)(indices)
 
 

@@ -179,11 +179,13 @@ class Study:
     def sampling_identity(self) -> dict[str, Any]:
         """What decides a cell's samples beyond the cell and the noise bits."""
         spec = asdict(self.sampler)
-        spec["kernel"] = type(self.sampler.kernel).__name__ if self.sampler.grid.name == "uniform_t" else ""
+        spec["kernel"] = (
+            type(self.sampler.kernel).__name__ if self.sampler.grid.name == "uniform_t" else ""
+        )
         return spec
 
     def hash(self, cell_hashes: list[str], noise_fingerprint: str, heldout_fingerprint: str) -> str:
-        """Identity of the study's scores: its cells, noise, sampler, thresholds and held-out images."""
+        """Identity of the scores: cells, noise, sampler, thresholds and held-out images."""
         return content_hash(
             {
                 "schema": SCHEMA,

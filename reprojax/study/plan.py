@@ -116,7 +116,8 @@ def print_plan(prepared: Prepared, reporter: Reporter) -> None:
     devices = jax.devices()
     reporter.say(
         f"total about {duration(total)} on {len(devices)} x {devices[0].device_kind}, as if at the "
-        f"{rate / 1e9:.0f} GFLOP/s of a small convolution timed here: rough, often half or twice that"
+        f"{rate / 1e9:.0f} GFLOP/s of a small convolution timed here: rough, small networks take "
+        "several times longer"
     )
 
 

@@ -1,4 +1,4 @@
-"""The stages of one cell: train, sample, describe. Each leaves one artefact, whole or not at all."""
+"""The stages of one cell: train, sample, describe. Each leaves one whole artefact or none."""
 
 from __future__ import annotations
 
@@ -249,4 +249,3 @@ def cell_facts(context: Context, cell: Cell) -> dict[str, Any]:
         return json.loads((context.workdir.path / context.folder(cell) / "cell.json").read_text())
     except FileNotFoundError:
         return {}
-

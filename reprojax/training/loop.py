@@ -73,7 +73,11 @@ def overview(params: Any) -> str:
 
 
 def train(
-    run: Run, *, stop: StopRequest, on_step: OnStep | None = None, log: Callable[[str], None] = print
+    run: Run,
+    *,
+    stop: StopRequest,
+    on_step: OnStep | None = None,
+    log: Callable[[str], None] = print,
 ) -> Any:
     """Trains from the newest checkpoint (or from the start) to the last step.
 
@@ -192,8 +196,8 @@ class _Watch:
             if bad:
                 raise DivergedError(
                     f"{self._run.name}: {name} is not finite at step {bad[0]}"
-                    f" ({len(bad)} of the steps {steps[0]}-{steps[-1]}); the last good checkpoint is"
-                    " kept; lower training.learning_rate or training.grad_clip"
+                    f" ({len(bad)} of the steps {steps[0]}-{steps[-1]}); the last good checkpoint"
+                    " is kept; lower training.learning_rate or training.grad_clip"
                 )
         batch = self._run.spec.training.batch_size
         now = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a training run is (content, part of a cell's identity) and how it is run (not part of it)."""
+"""What a training run is (part of a cell's identity), and how it is run (not part of it)."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ class TrainingSpec:
                 raise InputError(f"training.{name}", getattr(self, name), "it must be at least 0")
         if self.batch_size % self.accumulate:
             raise InputError(
-                "training.accumulate", self.accumulate, f"it must divide batch_size {self.batch_size}"
+                "training.accumulate",
+                self.accumulate,
+                f"it must divide batch_size {self.batch_size}",
             )
 
 

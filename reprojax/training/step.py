@@ -17,7 +17,7 @@ from reprojax.diffusion.objectives import Objective
 from reprojax.diffusion.preconditioning import Preconditioning
 from reprojax.mesh import batch_sharding, state_sharding
 from reprojax.models.families import Network, init_params
-from reprojax.rng import stream
+from reprojax.rng import normal, stream, uniform
 from reprojax.training.spec import TrainingSpec
 from reprojax.types import DenoiseFn
 
@@ -111,7 +111,7 @@ def to_unit_range(images: jax.Array) -> jax.Array:
 def _micro_loss(params, images, labels, key, spec: StepSpec) -> jax.Array:
     x0 = to_unit_range(images)
     if spec.training.flip:
-        flips = jax.random.bernoulli(stream(key, "flip"), 0.5, (x0.shape[0], 1, 1, 1))
+        flips = uniform(stream(key, "flip"), (x0.shape[0], 1, 1, 1), 0.0, 1.0) < 0.5
         x0 = jnp.where(flips, x0[:, :, ::-1], x0)
     denoise = NetworkDenoiser(
         params, spec.module, spec.precondition, True, dropout_key=stream(key, "dropout")
@@ -200,7 +200,7 @@ def denoising_losses(
 
     def at(data):
         sigma, i = data
-        z = jax.random.normal(jax.random.fold_in(key, i), x0.shape, jnp.float32)
+        z = normal(jax.random.fold_in(key, i), x0.shape)
         denoised = denoise(x0 + sigma * z, jnp.full(x0.shape[:1], sigma), labels)
         return jnp.mean((denoised - x0) ** 2)
 

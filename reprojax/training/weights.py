@@ -54,7 +54,9 @@ def load_weights(path: str | Path, like: Any, field: str = "weights") -> Any:
     odd = {
         "missing": sorted(wanted.keys() - flat.keys()),
         "leftover": sorted(flat.keys() - wanted.keys()),
-        "of another shape": sorted(k for k in wanted.keys() & flat.keys() if flat[k].shape != wanted[k]),
+        "of another shape": sorted(
+            k for k in wanted.keys() & flat.keys() if flat[k].shape != wanted[k]
+        ),
     }
     if any(odd.values()):
         said = "; ".join(f"{k}: {', '.join(v[:4])}" for k, v in odd.items() if v)

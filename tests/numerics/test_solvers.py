@@ -131,7 +131,7 @@ def test_heun_is_edm_algorithm_1(gaussian, z):
 
 
 def test_dpmpp_2m_is_its_paper(gaussian, z):
-    """Against algorithm 2 of arXiv 2211.01095 in lambda = -log sigma, first and last step order 1."""
+    """Against algorithm 2 of arXiv 2211.01095 in lambda = -log sigma, ends of order 1."""
     sigmas = GridSpec(num_steps=12).sigmas(make_kernel("edm"))
     x, previous, h_previous = SIGMA_MAX * np.asarray(z), None, None
     for now, then in zip(sigmas[:-1], sigmas[1:], strict=True):

@@ -60,14 +60,19 @@ def test_two_nearest_is_brute_force(block, dtype, n, m):
         np.testing.assert_array_equal(squared, np.take_along_axis(truth, order, axis=1))
 
 
-def test_two_nearest_is_exact_where_float32_is_not():
-    """Distances of 1 … 30 at squared norms of 5e7, where float32 counts in steps of 4."""
-    queries = np.zeros((2, 3072), np.uint8)
-    queries[0] = 255
-    distances = np.random.default_rng(3).permutation(30) + 1
-    near = np.where(np.arange(3072)[None, :] < distances[:, None], 254, 255).astype(np.uint8)
-    for reference in (near, list(np.split(near, 30))):  # in full blocks, and one by one
-        squared, index = two_nearest(queries, reference, (8, 16))
+@pytest.mark.parametrize("block", [(8, 4), (8, 16), (8, 64)])
+@pytest.mark.parametrize("farther", [np.arange(3, 31), np.full(40, 3)])
+def test_two_nearest_is_exact_where_float32_is_not(block, farther):
+    """Distances 1 and 2 among 3 and more, at squared norms of 5e7: float32 counts in fours."""
+    rng = np.random.default_rng(3)
+    query = rng.choice(np.array([0, 255], np.uint8), 3072)
+    queries = np.stack([query, 255 - query])
+    for _ in range(5):
+        distances = rng.permutation(np.concatenate([farther, [1, 2]]))
+        near = np.repeat(query[None, :], len(distances), axis=0)
+        for row, distance in zip(near, distances):
+            row[rng.choice(3072, distance, replace=False)] ^= 1  # 0 to 1, 255 to 254
+        squared, index = two_nearest(queries, near, block)
         assert squared[0].tolist() == [1.0, 2.0]
         assert distances[index[0]].tolist() == [1, 2]
 
