@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import traceback
+from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from reprojax import config as rc
 from reprojax.errors import InputError, ReprojaxError, choices, one_line
@@ -39,8 +41,6 @@ def run(command: str) -> None:
         ReprojaxError: with the exit code to end with.
     """
     config = _CONFIG.value
-    if config is None:
-        raise InputError("--config", None, "a config file, e.g. --config=configs/quickstart.py")
     study = rc.make_study(config)
     # Late: the flags, and most mistakes, are checked before what is slow to import.
     from reprojax.report.from_study import report_study
@@ -69,39 +69,66 @@ def run(command: str) -> None:
         )
 
 
+def load_config(argv: list[str]) -> ConfigDict:
+    """Loads the file of ``--config=FILE[:scale]`` as it is before any override.
+
+    Raises:
+        InputError: no such option, no such file, or the file refuses the scale.
+    """
+    options = [a.partition("=")[2] for a in argv[1:] if a.lstrip("-").startswith("config=")]
+    if not options:
+        raise InputError("--config", None, "a config file, e.g. --config=configs/quickstart.py")
+    path, _, scale = options[-1].partition(":")
+    if not Path(path).is_file():
+        raise InputError("--config", path, "an existing file, e.g. configs/quickstart.py")
+    spec = importlib.util.spec_from_file_location("reprojax_config_file", path)
+    if spec is None:
+        raise InputError("--config", path, "a Python file with get_config()")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise InputError("--config", path, "a Python file with get_config()")
+    return module.get_config(scale)
+
+
 def parse_flags(argv: list[str]) -> None:
     """Parses the command line.
 
     Raises:
         InputError: an unknown flag or config field, or a value of the wrong type.
     """
+    config = load_config(argv)
+    overrides = [a.lstrip("-") for a in argv[1:] if a.lstrip("-").startswith("config.")]
+    for override in overrides:
+        _require_field(config, *override.removeprefix("config.").partition("=")[::2])
     try:
         rest = flags.FLAGS(argv)
-    except InputError:
-        raise
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise _flag_error(argv, error) from error
+    except (flags.Error, TypeError, ValueError) as error:
+        text = str(error)
+        for override in overrides:
+            name, _, value = override.removeprefix("config.").partition("=")
+            if name in text or name.rpartition(".")[2] in text:
+                kind = _type_of(config, name)
+                raise InputError(name, value, f"it must be of type {kind.__name__}") from error
+        raise InputError("command line", " ".join(argv[1:]), text) from error
     if len(rest) > 1:
         raise InputError("command line", rest[1], "options only, each as --name=value")
 
 
-def _flag_error(argv: list[str], error: Exception) -> InputError:
-    """Words a parse error: the option at fault, and the nearest name where it is unknown."""
-    text = one_line(str(error), 400)
-    for argument in argv[1:]:
-        name, _, value = argument.lstrip("-").partition("=")
-        if not name.startswith("config."):
-            continue
-        config = _CONFIG.value
-        field = name.removeprefix("config.")
-        for part in field.split("."):
-            if not hasattr(config, "keys") or part not in config:
-                known = config.keys() if hasattr(config, "keys") else ()
-                return InputError(field, value, f"no such config field; {choices(known, part)}")
-            config = config[part]
-        if field in text:
-            return InputError(field, value, f"it must be of type {type(config).__name__}")
-    return InputError("command line", " ".join(argv[1:]), text)
+def _require_field(config: ConfigDict, field: str, value: str) -> None:
+    place = config
+    for part in field.split("."):
+        known = place.keys() if isinstance(place, ConfigDict) else ()
+        if part not in known:
+            raise InputError(field, value, f"no such config field; {choices(known, part)}")
+        place = place[part]
+
+
+def _type_of(config: ConfigDict, field: str) -> type:
+    *sections, name = field.split(".")
+    for section in sections:
+        config = config[section]
+    return config.get_type(name)
 
 
 def main(argv: list[str] | None = None) -> int:

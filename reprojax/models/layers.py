@@ -99,6 +99,20 @@ class GroupNorm(nn.Module):
         return (x32 * gain[:, None, None] + shift[:, None, None]).astype(self.dtype)
 
 
+class Dropout(nn.Module):
+    """Dropout whose mask is drawn flat: the mask of ``nn.Dropout`` compiles slowly on a CPU."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Zeroes a share ``rate`` of ``x`` in training and scales the rest up."""
+        if not train or self.rate == 0.0:
+            return x
+        keep = uniform(self.make_rng("dropout"), x.shape, 0.0, 1.0) >= self.rate
+        return jnp.where(keep, x / (1.0 - self.rate), 0.0)
+
+
 def downsample(x: jax.Array) -> jax.Array:
     """Halves height and width by the mean of 2 x 2 pixels."""
     b, h, w, c = x.shape

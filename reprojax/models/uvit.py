@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from reprojax.errors import InputError
-from reprojax.models.layers import attend, normal_002, positional_features, xavier
+from reprojax.models.layers import Dropout, attend, normal_002, positional_features, xavier
 
 
 class TransformerBlock(nn.Module):
@@ -28,7 +28,7 @@ class TransformerBlock(nn.Module):
             n, use_bias=bias, kernel_init=normal_002, dtype=self.dtype, name=name
         )
         norm = lambda name: nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name=name)  # noqa: E731
-        drop = nn.Dropout(self.dropout, deterministic=not train)
+        drop = lambda h: Dropout(self.dropout)(h, train=train)  # noqa: E731
         if skip is not None:
             x = dense(self.dim, "skip")(jnp.concatenate([x, skip], axis=-1))
         h = attend(dense(3 * self.dim, "qkv", bias=False)(norm("norm1")(x)), self.num_heads)

@@ -13,7 +13,7 @@ from reprojax.files import content_hash, write_json
 from reprojax.mesh import DATA_AXIS, make_mesh
 from reprojax.models.families import count_params
 from reprojax.sampling.noise import NoiseBank, load_noise
-from reprojax.scoring.descriptors import PixelDescriptor
+from reprojax.scoring.descriptors import descriptor_class
 from reprojax.scoring.scoreboard import SampleSet, TrainSet, score_all
 from reprojax.scoring.thresholds import calibrate_gl, calibrate_rp
 from reprojax.study.cells import Cell, DataSpec, Study
@@ -56,6 +56,7 @@ def prepare(study: Study) -> Prepared:
     Raises:
         InputError: naming the field.
     """
+    descriptor_class(study.scoring.descriptor)
     images = StudyImages(study)
     mesh = make_mesh()
     for cell in study.cells:
@@ -160,7 +161,7 @@ def _score(context: Context, identity: str) -> int:
     """Describes all cells and writes scores.json; returns how many were described."""
     study, images = context.study, context.images
     largest = images.split(images.largest).train
-    descriptor = PixelDescriptor.fit(image_blocks(largest))
+    descriptor = descriptor_class(study.scoring.descriptor).fit(image_blocks(largest))
     tag = content_hash([descriptor.name, hashlib.sha256(descriptor.mean.tobytes()).hexdigest()], 8)
     described = 0
     with context.reporter.task("describe", len(study.cells), "cells") as advance:

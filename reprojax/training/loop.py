@@ -121,7 +121,8 @@ def _steps(run, state, first, root, metrics, checkpoints, stop, on_step) -> Trai
         state, values = train_step(state, images, labels, root, spec=run.spec)
         done = step + 1
         watch.add(done, values)
-        due = done % loop.checkpoint_every == 0 or done == last or stop.requested
+        stopping = stop.requested  # read once: what asks to stop later is saved a step later
+        due = done % loop.checkpoint_every == 0 or done == last or stopping
         if due or done % loop.log_every == 0:
             watch.flush()  # before a save: what is not finite is never saved
         if done % loop.eval_every == 0 or done == last:
@@ -130,7 +131,7 @@ def _steps(run, state, first, root, metrics, checkpoints, stop, on_step) -> Trai
             checkpoints.save(done, state, {"seed": run.seed, "steps": last})
         if on_step:
             on_step(done, last)
-        if done < last:
+        if stopping and done < last:
             stop.check(f"in training {run.name} at step {done} of {last}")
     return state
 

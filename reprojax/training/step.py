@@ -80,14 +80,7 @@ class StepSpec:
 
     def init(self, image_shape: tuple[int, int, int], root: jax.Array) -> TrainState:
         """The state at step 0, laid out on the mesh; parameters come from the stream "init"."""
-
-        def make(key):
-            params = init_params(self.module, image_shape, stream(key, "init"))
-            opt_state = self.optimizer().init(params)
-            return TrainState(jnp.zeros((), jnp.int32), params, params, opt_state)
-
-        shardings = self.shardings(jax.eval_shape(make, root))
-        return jax.jit(make, out_shardings=shardings)(root)
+        return _init_state(root, spec=self, image_shape=tuple(image_shape))
 
     def shardings(self, state: Any) -> Any:
         """A sharding per leaf of ``state``."""
@@ -101,6 +94,14 @@ class StepSpec:
             seen = (step + 1).astype(jnp.float32) * t.batch_size
             halflife = jnp.minimum(halflife, seen * t.ema_rampup)
         return 0.5 ** (t.batch_size / jnp.maximum(halflife, 1e-8))
+
+
+@partial(jax.jit, static_argnames=("spec", "image_shape"))
+def _init_state(root: jax.Array, *, spec: StepSpec, image_shape: tuple[int, ...]) -> TrainState:
+    params = init_params(spec.module, image_shape, stream(root, "init"))
+    opt_state = spec.optimizer().init(params)
+    state = TrainState(jnp.zeros((), jnp.int32), params, params, opt_state)
+    return jax.lax.with_sharding_constraint(state, spec.shardings(state))
 
 
 def to_unit_range(images: jax.Array) -> jax.Array:

@@ -1,0 +1,117 @@
+"""Sampling a bank: padding, batches, dtypes, no recompilation, refusals."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from reprojax.denoisers.gaussian import gaussian_denoiser
+from reprojax.diffusion.grids import GridSpec
+from reprojax.errors import InputError
+from reprojax.mesh import make_mesh
+from reprojax.sampling import flow
+from reprojax.sampling.flow import SamplerSpec, sample, sample_batches
+from reprojax.sampling.noise import NoiseBank
+
+BANK = NoiseBank(0, 20, (4, 4, 1))
+SPEC = SamplerSpec("heun", GridSpec(num_steps=6), batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def denoise():
+    rng = np.random.default_rng(0)
+    return gaussian_denoiser([rng.normal(0.1, 0.4, (50, 4, 4, 1))])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20, 64])
+@pytest.mark.parametrize("solver", ["heun", "tsit5"])
+def test_the_batch_size_does_not_matter(denoise, batch_size, solver):
+    spec = replace(SPEC, solver=solver)
+    want = sample(denoise, BANK, replace(spec, batch_size=20))
+    got = sample(denoise, BANK, replace(spec, batch_size=batch_size))
+    assert got.images.shape == (20, 4, 4, 1) and got.images.dtype == np.float32
+    np.testing.assert_allclose(got.images, want.images, atol=1e-5)
+    assert got.nfe == want.nfe
+
+
+def test_it_can_start_in_the_middle(denoise):
+    whole = sample(denoise, BANK, SPEC).images
+    tail = np.concatenate([b for b, _ in sample_batches(denoise, BANK, SPEC, start=8)])
+    np.testing.assert_array_equal(tail, whole[8:])
+
+
+def test_another_solver_or_grid_of_equal_nfe_does_not_recompile(denoise):
+    mesh = make_mesh(jax.devices()[:1])
+    call = lambda **change: sample(denoise, BANK, replace(SPEC, **change), mesh=mesh)  # noqa: E731
+    call(solver="ddim", grid=GridSpec(num_steps=11))
+    before = flow.run_table._cache_size()
+    call(solver="dpmpp_2m", grid=GridSpec("log_sigma", num_steps=11))
+    call()  # Heun with 6 steps: 11 evaluations
+    call(solver="ddim", grid=GridSpec(num_steps=11, sigma_max=100.0, end="sigma_min"))
+    other = jax.tree.map(lambda a: a + 0.01, denoise)
+    sample(other, BANK, SPEC, mesh=mesh)
+    assert flow.run_table._cache_size() == before
+
+
+def test_float64_state_agrees_and_nfe_is_counted(denoise):
+    single, double = (
+        sample(denoise, BANK, SPEC),
+        sample(denoise, BANK, replace(SPEC, dtype="float64")),
+    )
+    np.testing.assert_allclose(single.images, double.images, atol=1e-4)
+    assert single.nfe == double.nfe == 11
+    calls = []
+
+    class Counting:
+        def __call__(self, x, sigma, cond=None):
+            jax.debug.callback(lambda: calls.append(1))
+            return 0.5 * x
+
+    jax.tree_util.register_pytree_node(Counting, lambda c: ((), None), lambda *_: Counting())
+    result = sample(Counting(), NoiseBank(0, 8, (4, 4, 1)), SPEC)
+    jax.effects_barrier()
+    assert len(calls) == result.nfe == 11
+
+
+def test_adaptive_end_at_zero_is_one_more_evaluation(denoise):
+    spec = replace(SPEC, solver="tsit5")
+    at_zero = sample(denoise, BANK, spec)
+    at_min = sample(denoise, BANK, replace(spec, grid=GridSpec(num_steps=6, end="sigma_min")))
+    assert at_zero.nfe == at_min.nfe + 1
+    assert 0 < np.abs(at_zero.images - at_min.images).max() < 0.02
+
+
+def test_labels_follow_their_noises():
+    class ByLabel:
+        def __call__(self, x, sigma, cond=None):
+            return jnp.broadcast_to(cond.astype(x.dtype)[:, None, None, None], x.shape)
+
+    jax.tree_util.register_pytree_node(ByLabel, lambda c: ((), None), lambda *_: ByLabel())
+    labels = np.arange(20, dtype=np.int32) % 3
+    for solver in ("heun", "tsit5"):
+        images = sample(ByLabel(), BANK, replace(SPEC, solver=solver), cond=labels).images
+        np.testing.assert_allclose(images[:, 0, 0, 0], labels, atol=1e-3)
+
+
+def test_a_flow_map_is_refused():
+    class Consistency:
+        is_flow_map = True
+
+    with pytest.raises(InputError, match="flow map"):
+        sample(Consistency(), BANK, SPEC)
+
+
+@pytest.mark.parametrize(
+    "change, field",
+    [
+        (dict(solver="huen"), "did you mean 'heun'"),
+        (dict(dtype="float16"), "sampling.dtype"),
+        (dict(batch_size=0), "sampling.batch_size"),
+        (dict(rtol=0.0), "sampling.rtol"),
+    ],
+)
+def test_bad_specs_are_named(change, field):
+    with pytest.raises(InputError, match=field):
+        SamplerSpec(**change)
