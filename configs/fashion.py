@@ -57,8 +57,7 @@ def get_config(scale: str = ""):
             network=dict(width=64, depth=2, num_heads=4, patch=patch, noise_scale=250.0),
             training=dict(steps=vit_steps, learning_rate=3e-3),
         ),
-        "optimum": rc.closed_form("optimum"),
-        "gaussian": rc.closed_form("gaussian"),
     }
     rc.add_models(config, **models)
+    rc.use_baselines(config)
     return config

@@ -38,7 +38,6 @@ def get_config(scale: str = ""):
             network=dict(width=64, depth=2, num_heads=4, patch=2, noise_scale=250.0),
             training=dict(steps=5000, learning_rate=3e-3),
         ),
-        optimum=rc.closed_form("optimum"),
-        gaussian=rc.closed_form("gaussian"),
     )
+    rc.use_baselines(config)
     return config

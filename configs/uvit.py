@@ -12,26 +12,33 @@ configs/ddpmpp.py from the same noise bank (arXiv 2310.05264, figure 6). Two see
 """
 
 from reprojax import config as rc
-from reprojax.config import paper
 
 
 def get_config(scale: str = ""):
     rc.require_scale(scale, ["lab"])
     if scale == "lab":
-        config = paper.fashion_lab("uvit_lab", steps=5000, learning_rate=3e-3)
+        config = rc.default_config("uvit_lab")
+        rc.use_fashion_lab(config)
         network = dict(width=64, depth=2, num_heads=4, patch=2)
+        config.training.update(steps=5000, learning_rate=3e-3)
     else:
-        config = paper.cifar10("uvit", "configs/uvit.py:lab")
+        config = rc.default_config("uvit")
+        rc.use_cifar10(config, "configs/uvit.py:lab")
         network = dict(width=512, depth=12, num_heads=8, patch=2)
         config.training.update(
-            steps=500_000, batch_size=128, learning_rate=2e-4, beta2=0.99, weight_decay=0.03
+            steps=500_000,
+            learning_rate=2e-4,
+            warmup_steps=2500,
+            decay="none",
+            beta2=0.999,
+            weight_decay=0.03,
+            ema_halflife_images=500_000.0,
         )
     vp = dict(kernel="vp", preconditioning="vp_eps", objective="eps", network=network)
     rc.add_models(
         config,
         uvit=rc.network_model("uvit", **vp),
         uvit_seed1=rc.network_model("uvit", seed=1, **vp),
-        optimum=rc.closed_form("optimum"),
-        gaussian=rc.closed_form("gaussian"),
     )
+    rc.use_baselines(config)
     return config

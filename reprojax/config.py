@@ -43,7 +43,8 @@ def default_config(name: str) -> ConfigDict:
 
     Returns:
         A locked ConfigDict with the sections data, noise, sampling, scoring, training (the budget
-        that every model inherits), loop, report and models.
+        that every model inherits), loop, report and models; ``hint`` is said to a user whose data
+        set is missing.
     """
     data = _fields(SourceSpec) | {"source": "digits"} | _fields(DataSpec)
     sampling = _fields(SamplerSpec) | {"grid": GridSpec.name, "kernel": "edm"}
@@ -52,6 +53,7 @@ def default_config(name: str) -> ConfigDict:
         {
             "name": name,
             "mode": "study",
+            "hint": "",
             "data": data,
             "noise": _fields(NoiseSpec),
             "sampling": sampling,
@@ -106,6 +108,33 @@ def add_models(config: ConfigDict, **models: ConfigDict) -> None:
     with config.unlocked():
         for name, model in models.items():
             config.models[name] = model
+
+
+def use_cifar10(config: ConfigDict, lab: str) -> None:
+    """CIFAR-10's 50,000 training images, its 10,000 test images held out, 10,000 noises.
+
+    Args:
+        config: changed in place.
+        lab: what a user without CIFAR-10 can run, e.g. ``configs/uvit.py:lab``.
+    """
+    config.data.update(source="cifar10", split="all", n_train=50_000, n_heldout=10_000)
+    config.noise.n = 10_000
+    config.sampling.batch_size = 512
+    config.training.update(batch_size=128, dtype="bfloat16", flip=True)
+    config.loop.update(checkpoint_every=10_000, eval_every=10_000, log_every=100)
+    config.hint = f"without CIFAR-10: python -m reprojax.main --config={lab}"
+
+
+def use_fashion_lab(config: ConfigDict) -> None:
+    """Fashion-MNIST averaged to 16x16, 60,000 to train and 10,000 held out: a laptop's scale."""
+    config.data.update(source="fashion_mnist", split="all", size=16)
+    config.data.update(n_train=60_000, n_heldout=10_000)
+    config.hint = "apt-get install dataset-fashion-mnist, or try configs/quickstart.py"
+
+
+def use_baselines(config: ConfigDict) -> None:
+    """Adds the two closed forms, under the names "optimum" and "gaussian"."""
+    add_models(config, optimum=closed_form("optimum"), gaussian=closed_form("gaussian"))
 
 
 def require_scale(scale: str, allowed: Iterable[str]) -> None:

@@ -49,7 +49,13 @@ def run(command: str) -> None:
     from reprojax.study.runner import prepare, run_study
 
     reporter = Reporter()
-    prepared = prepare(study)
+    try:
+        prepared = prepare(study)
+    except InputError as error:
+        if config.hint and error.field in ("data.path", "data.dataset"):
+            allowed = f"{error.allowed}; {config.hint}"
+            raise InputError(error.field, error.value, allowed) from error
+        raise
     if _DRY_RUN.value:
         print_plan(prepared, reporter)
         return

@@ -96,8 +96,9 @@ def print_plan(prepared: Prepared, reporter: Reporter) -> None:
     rate = measured_flops_per_second()
     study = prepared.study
     table = Table(title=f"{study.name}: {len(study.cells)} cells, {prepared.bank.n} noises")
-    for column in ("cell", "N", "params", "GFLOP/image", "train FLOP", "sample FLOP", "est. time"):
-        table.add_column(column, justify="left" if column == "cell" else "right")
+    table.add_column("cell", no_wrap=True)
+    for column in ("N", "params", "GFLOP each", "train FLOP", "sample FLOP", "time"):
+        table.add_column(column, justify="right")
     total = 0.0
     for cell in study.cells:
         plan = plan_cell(prepared, cell)

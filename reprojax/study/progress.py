@@ -9,6 +9,26 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+FIRST_LINE_SECONDS = 60.0
+
+
+class _LogLines:
+    """What a log file gets in place of a bar: a line now and then, rarer as time goes on."""
+
+    def __init__(self, say: Callable[[str], None], title: str, unit: str):
+        self._say, self._title, self._unit = say, title, unit
+        self._start, self._pause, self._first = time.perf_counter(), FIRST_LINE_SECONDS, None
+
+    def __call__(self, done: int, total: int) -> None:
+        spent = time.perf_counter() - self._start
+        if self._first is None:  # a resumed task does not begin at 0
+            self._first = (done, spent)
+        if spent < self._pause or done >= total or done <= self._first[0]:
+            return
+        self._pause = 2 * spent
+        left = (total - done) * (spent - self._first[1]) / (done - self._first[0])
+        self._say(f"{self._title}: {done} of {total} {self._unit}, about {left:,.0f} s left")
+
 
 class Reporter:
     """Writes lines and progress bars to a console.
@@ -47,5 +67,12 @@ class Reporter:
         silent = not self.console.is_terminal
         with Progress(*columns, console=self.console, transient=True, disable=silent) as bar:
             task = bar.add_task(title, total=total)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            lines = _LogLines(self.say, title, unit)
+
+            def advance(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total)
+                if silent:
+                    lines(done, total)
+
+            yield advance
         self.say(f"{title}: {total} {unit} in {time.perf_counter() - start:.1f} s")

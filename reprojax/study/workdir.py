@@ -38,7 +38,7 @@ class Workdir:
             InputError: it belongs to another config, holds foreign files, or is not writable.
         """
         manifest = self._read_manifest()
-        if manifest is None and self.path.is_dir() and any(self.path.iterdir()):
+        if manifest is None and self._holds_foreign_files():
             raise InputError("workdir", str(self.path), "an empty or new folder, or one of a study")
         if manifest is not None and (overwrite or manifest["identity"] == self._identity):
             self._artefacts = set(manifest["artefacts"])
@@ -57,11 +57,19 @@ class Workdir:
     def _read_manifest(self) -> dict | None:
         try:
             manifest = json.loads((self.path / MANIFEST).read_text())
-            return manifest if {"study", "identity", "artefacts"} <= manifest.keys() else None
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             raise InputError("workdir", str(self.path), f"its {MANIFEST} is unreadable") from error
+        if isinstance(manifest, dict) and manifest.keys() >= {"study", "identity", "artefacts"}:
+            return manifest
+        raise InputError("workdir", str(self.path), f"its {MANIFEST} is not one of a study")
+
+    def _holds_foreign_files(self) -> bool:
+        """Whether there is anything but what a run killed at its first write leaves behind."""
+        return self.path.is_dir() and any(
+            not p.match(f".{MANIFEST}.*.tmp") for p in self.path.iterdir()
+        )
 
     def _check_writable(self) -> None:
         try:

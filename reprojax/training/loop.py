@@ -19,6 +19,7 @@ from reprojax.data.batches import BatchSchedule
 from reprojax.data.subset import Subset
 from reprojax.denoisers.network import NetworkDenoiser
 from reprojax.errors import DivergedError, InputError
+from reprojax.files import write_bytes
 from reprojax.mesh import DATA_AXIS, batch_sharding
 from reprojax.rng import root_key, stream
 from reprojax.training.checkpoints import Checkpoints
@@ -105,7 +106,9 @@ def train(
             state = checkpoints.restore(first, state)
             log(f"{run.name}: resumed at step {first}")
         else:
-            (run.directory / "parameters.txt").write_text(overview(state.params) + "\n")
+            table = run.directory / "parameters.txt"
+            write_bytes(table, (overview(state.params) + "\n").encode())
+            log(f"{run.name}: parameters are listed in {table}")
         metrics = MetricsFile(run.directory / "metrics.jsonl", first)
         try:
             state = _steps(run, state, first, root, metrics, checkpoints, stop, on_step)

@@ -74,7 +74,7 @@ def test_stop_and_resume_is_the_unbroken_run_bit_for_bit(digits, tmp_path, famil
     stop = StopRequest()
     with pytest.raises(InterruptedRunError, match="step 21 of 40"):
         train(broken, stop=stop, on_step=stop_at(20, stop), log=lambda _: None)
-    said = []
+    said: list[str] = []
     train(broken, stop=StopRequest(), log=said.append)
     assert said == ["cell: resumed at step 21"]
     one, two = final_state(unbroken), final_state(broken)

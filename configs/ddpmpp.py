@@ -1,0 +1,43 @@
+"""DDPM++ (arXiv 2011.13456) on CIFAR-10 under VP, sub-VP and EDM, at the scale of the paper.
+
+    python -m reprojax.main --config=configs/ddpmpp.py         # CIFAR-10, an accelerator
+    python -m reprojax.main --config=configs/ddpmpp.py:lab     # Fashion-MNIST at 16x16, a laptop
+
+Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
+dataset-fashion-mnist.
+Cost: 55.7 M parameters; 50 M images per model at 42.4 GFLOP forward each: 6.4e18 FLOP, about 4.5
+hours on one H100 at 40 % of its bfloat16 peak, times four models. ``--dry_run`` prints it for any
+change. :lab: see README.
+Expect: at paper scale RP about .8 to .9 between kernels (arXiv 2310.05264, figure 6), close to what
+two seeds of one model have.
+"""
+
+from reprojax import config as rc
+
+# kernel -> (preconditioning, objective)
+KERNELS = {"vp": ("vp_eps", "eps"), "subvp": ("subvp_eps", "eps"), "edm": ("edm", "edm")}
+
+
+def get_config(scale: str = ""):
+    rc.require_scale(scale, ["lab"])
+    if scale == "lab":
+        config = rc.default_config("ddpmpp_lab")
+        rc.use_fashion_lab(config)
+        network = dict(width=16, multipliers=(1, 2), num_blocks=1, attention=(), dropout=0.0)
+        config.training.update(steps=2500, learning_rate=2e-3)
+    else:
+        config = rc.default_config("ddpmpp")
+        rc.use_cifar10(config, "configs/ddpmpp.py:lab")
+        network = dict(width=128, multipliers=(2, 2, 2), num_blocks=4, dropout=0.13)
+        config.training.update(
+            steps=390_625, warmup_steps=78_125, decay="none", ema_halflife_images=500_000.0
+        )
+    for kernel, (preconditioning, objective) in KERNELS.items():
+        settings = dict(
+            kernel=kernel, preconditioning=preconditioning, objective=objective, network=network
+        )
+        rc.add_models(config, **{f"ddpmpp_{kernel}": rc.network_model("unet", **settings)})
+    seed1 = rc.network_model("unet", kernel="edm", seed=1, network=network)
+    rc.add_models(config, ddpmpp_edm_seed1=seed1)
+    rc.use_baselines(config)
+    return config

@@ -1,0 +1,121 @@
+"""The noise bank as a file: ``python -m reprojax.noise export --seed S --n N --shape H,W,C``.
+
+For samplers elsewhere (PyTorch's, say): start model and bank from the same bits, sample with a
+deterministic solver from x = sigma_max * z, and score with ``python -m reprojax.score``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from reprojax.errors import InputError, ReprojaxError, choices, one_line
+from reprojax.files import write_bytes
+from reprojax.sampling.noise import NoiseBank
+
+
+def _npz(noise: np.ndarray, about: dict) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, noise=noise, **{k: np.asarray(v) for k, v in about.items()})
+    return buffer.getvalue()
+
+
+def _safetensors(noise: np.ndarray, about: dict) -> bytes:
+    from safetensors.numpy import save
+
+    return save({"noise": noise}, metadata={"reprojax": json.dumps(about)})
+
+
+def _torch(noise: np.ndarray, about: dict) -> bytes:
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError("--out", "a .pt file", "PyTorch installed, or .npz or .safetensors") from (
+            error
+        )
+    buffer = io.BytesIO()
+    torch.save({"noise": torch.from_numpy(noise), **about}, buffer)
+    return buffer.getvalue()
+
+
+FORMATS: dict[str, Callable[[np.ndarray, dict], bytes]] = {
+    ".npz": _npz,
+    ".safetensors": _safetensors,
+    ".pt": _torch,
+}
+
+
+def export(seed: int, n: int, shape: tuple[int, int, int], out: Path) -> str:
+    """Writes noises 0..n-1 of a bank, float32 `[n, h, w, c]`, under the name "noise".
+
+    Args:
+        seed: of the bank.
+        n: at least 1.
+        shape: (h, w, c), each at least 1.
+        out: the file; its suffix picks the format (a key of `FORMATS`).
+
+    Returns:
+        The bank's fingerprint.
+
+    Raises:
+        InputError: a value outside its range, or a file that cannot be written.
+    """
+    if seed < 0:
+        raise InputError("--seed", seed, "it must be at least 0")
+    if n < 1:
+        raise InputError("--n", n, "it must be at least 1")
+    if out.suffix not in FORMATS:
+        raise InputError("--out", str(out), choices(FORMATS, out.suffix))
+    bank = NoiseBank(seed, n, shape)
+    about = {**bank.describe(), "fingerprint": bank.fingerprint()}
+    data = FORMATS[out.suffix](bank.all(), about)
+    try:
+        write_bytes(out, data)
+    except OSError as error:
+        raise InputError("--out", str(out), f"a writable file ({error.strerror})") from error
+    return about["fingerprint"]
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    parts = text.split(",")
+    if len(parts) != 3 or not all(p.isdigit() and int(p) for p in parts):
+        raise InputError("--shape", text, "three positive numbers H,W,C, e.g. 32,32,3")
+    return tuple(int(p) for p in parts)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises in place of printing its usage: a mistake is one line."""
+
+    def error(self, message: str) -> None:
+        raise InputError("command line", message, "see --help")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; gives the exit code."""
+    parser = _Parser(prog="python -m reprojax.noise", description=__doc__.split("\n\n")[0])
+    export_parser = parser.add_subparsers(dest="verb", required=True).add_parser(
+        "export", help="write a bank to a file", description=__doc__.split("\n\n")[1]
+    )
+    export_parser.add_argument("--seed", type=int, default=0, help="of the bank [0]")
+    export_parser.add_argument("--n", type=int, required=True, help="number of noises")
+    export_parser.add_argument("--shape", required=True, help="H,W,C of an image, e.g. 32,32,3")
+    export_parser.add_argument("--out", required=True, help=f"file: {', '.join(FORMATS)}")
+    try:
+        options = parser.parse_args(argv)
+        shape, out = _shape(options.shape), Path(options.out)
+        fingerprint = export(options.seed, options.n, shape, out)
+    except ReprojaxError as error:
+        print(f"reprojax.noise: {one_line(str(error), 2000)}", file=sys.stderr)
+        return error.exit_code
+    print(f"{out}: {options.n} noises of shape {shape}, fingerprint {fingerprint}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

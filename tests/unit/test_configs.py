@@ -1,0 +1,69 @@
+"""Each shipped config, at each of its scales, is a study whose networks can be built."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from reprojax import config as rc
+from reprojax.errors import InputError
+from reprojax.study.stages import cell_network, param_shapes
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+SHAPES = {"digits": (8, 8, 1), "cifar10": (32, 32, 3)}
+SCALES = {"fashion": ["", "32"], "uvit": ["", "lab"], "ddpmpp": ["", "lab"], "lsun": ["", "tower"]}
+CASES = [
+    (p.stem, scale) for p in sorted(CONFIGS.glob("*.py")) for scale in SCALES.get(p.stem, [""])
+]
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name, scale", CASES)
+def test_it_is_a_study(name, scale):
+    module = load(name)
+    config = module.get_config(scale)
+    study = rc.make_study(config)
+    source = study.data.source
+    shape = SHAPES.get(source.name, (source.size, source.size, source.channels or 1))
+    for cell in study.cells:
+        if cell.kind == "network":
+            assert param_shapes(cell_network(cell, shape), shape)
+    assert any(c.family == "gaussian" for c in study.cells)
+    header = module.__doc__
+    assert f"python -m reprojax.main --config=configs/{name}.py" in header
+    assert "Cost:" in header and "Expect:" in header
+    with pytest.raises(InputError, match="config scale"):
+        module.get_config("no such scale")
+
+
+def test_models_inherit_the_budget_and_may_differ():
+    config = rc.default_config("x")
+    config.training.steps = 7
+    rc.add_models(
+        config,
+        z=rc.network_model("unet", training=dict(learning_rate=0.5), n_train=3, part="A"),
+        a=rc.closed_form("gaussian"),
+    )
+    z, a = rc.make_study(config).cells
+    assert (z.name, a.name) == ("z", "a")  # the order in which they were added
+    assert z.training.steps == 7 and z.training.learning_rate == 0.5
+    assert z.data.n_train == 3 and z.data.part == "A" and a.data.part == "all"
+
+
+def test_identity_follows_content_only():
+    def study(**change):
+        config = rc.default_config("x")
+        rc.add_models(config, m=rc.network_model("unet", **change))
+        return rc.make_study(config).cells[0].hash("data")
+
+    same = study()
+    assert same == study(part="all") and len(same) == 16
+    changes = [dict(seed=1), dict(kernel="ve"), dict(training=dict(steps=5)), dict(sigma_data=0.4)]
+    hashes = {study(**change) for change in changes}
+    assert len(hashes) == 4 and same not in hashes
