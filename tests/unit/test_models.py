@@ -7,7 +7,7 @@ import pytest
 
 from reprojax.errors import InputError
 from reprojax.models.families import FAMILIES, build_network, count_params, init_params
-from reprojax.models.layers import GroupNorm, attend
+from reprojax.models.layers import GroupNorm, attend, num_groups
 
 SMALL = {
     "unet": dict(width=8, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=0.3),
@@ -96,6 +96,11 @@ def test_group_norm_is_group_norm():
     centred = groups - groups.mean((1, 3), keepdims=True)
     want = centred / np.sqrt((centred**2).mean((1, 3), keepdims=True) + 1e-6)
     np.testing.assert_allclose(got, want.reshape(x.shape), atol=1e-5)
+
+
+@pytest.mark.parametrize("channels, groups", [(4, 1), (16, 4), (72, 18), (128, 32), (144, 24)])
+def test_groups_always_divide(channels, groups):
+    assert num_groups(channels) == groups
 
 
 def test_attention_is_softmax_attention():
