@@ -30,6 +30,7 @@ setup(
         "diffrax>=0.7",
         "flax>=0.12",
         "importlib_resources",  # tensorflow-datasets imports it without declaring it
+        "absl-py>=2.1",
         "jax>=0.8",
         "jinja2>=3.1",
         "matplotlib>=3.9",

@@ -60,7 +60,7 @@ def default_config(name: str) -> ConfigDict:
             "scoring": _fields(ScoringSpec),
             "training": _fields(TrainingSpec),
             "loop": _fields(LoopSpec),
-            "report": {"title": "", "columns": 12},
+            "report": {"title": ""},
             "models": ConfigDict(sort_keys=False),
         }
     )
@@ -111,7 +111,7 @@ def add_models(config: ConfigDict, **models: ConfigDict) -> None:
 
 
 def use_cifar10(config: ConfigDict, lab: str) -> None:
-    """CIFAR-10's 50,000 training images, its 10,000 test images held out, 10,000 noises.
+    """CIFAR-10's 60,000 images, 10,000 of them held out, and 10,000 noises.
 
     Args:
         config: changed in place.

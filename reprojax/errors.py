@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -34,12 +35,6 @@ class DivergedError(ReprojaxError):
     exit_code = 3
 
 
-class IncompleteError(ReprojaxError):
-    """The command finished, but some of its cells failed. Exit code 4."""
-
-    exit_code = 4
-
-
 class InterruptedRunError(ReprojaxError):
     """SIGINT or SIGTERM arrived; what was done is saved and the same command resumes. Exit 130."""
 
@@ -58,6 +53,29 @@ def choices(allowed: Iterable[str], value: object = None) -> str:
     near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{hint}allowed: {', '.join(names)}"
+
+
+def require_number(
+    field: str,
+    value: float,
+    *,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+    below: float = math.inf,
+) -> None:
+    """Raises InputError unless ``value`` is finite and within the bounds that are given."""
+    if math.isfinite(value) and value > above and value >= at_least and value < below:
+        return
+    bounds = {"above": above, "at least": at_least, "below": below}
+    said = [f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)]
+    said = said if math.isfinite(value) else ["finite", *said]
+    raise InputError(field, value, "it must be " + " and ".join(said))
+
+
+def require_seed(field: str, value: int) -> None:
+    """Raises InputError unless ``value`` is a seed: PRNG keys take 32 bits."""
+    if not 0 <= value < 2**32:
+        raise InputError(field, value, "it must be at least 0 and below 2**32")
 
 
 def require_choice(field: str, value: object, allowed: Iterable[str]) -> None:

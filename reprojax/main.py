@@ -47,6 +47,7 @@ def run(command: str) -> None:
     from reprojax.study.plan import print_plan
     from reprojax.study.progress import Reporter
     from reprojax.study.runner import prepare, run_study
+    from reprojax.study.scores import read_scores
 
     reporter = Reporter()
     try:
@@ -62,6 +63,9 @@ def run(command: str) -> None:
     workdir = _WORKDIR.value or f"runs/{study.name}"
     reporter.say(f"workdir: {workdir}")
     mode = _MODE.value or config.mode
+    if mode == "report" and read_scores(workdir, prepared.identity) is None:
+        allowed = "a folder in which this config was scored: first --mode=study or --mode=score"
+        raise InputError("workdir", workdir, allowed)
     last = {"study": "score", "report": "score"}.get(mode, mode)
     context = run_study(prepared, workdir, last=last, overwrite=_OVERWRITE.value, reporter=reporter)
     if mode in ("study", "report"):
@@ -70,7 +74,6 @@ def run(command: str) -> None:
             prepared.identity,
             command=command,
             title=config.report.title or study.name,
-            columns=config.report.columns,
             again=mode == "report",
         )
 
@@ -94,7 +97,10 @@ def load_config(argv: list[str]) -> ConfigDict:
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise InputError("--config", path, "a Python file with get_config()")
-    return module.get_config(scale)
+    try:
+        return module.get_config(scale)
+    except (AttributeError, KeyError, TypeError) as error:  # a field that the schema lacks
+        raise InputError("--config", path, f"a config of the schema ({error})") from error
 
 
 def parse_flags(argv: list[str]) -> None:
@@ -113,7 +119,7 @@ def parse_flags(argv: list[str]) -> None:
         text = str(error)
         for override in overrides:
             name, _, value = override.removeprefix("config.").partition("=")
-            if name in text or name.rpartition(".")[2] in text:
+            if f"config.{name}=" in text or f"config.{name}:" in text:
                 kind = _type_of(config, name)
                 raise InputError(name, value, f"it must be of type {kind.__name__}") from error
         raise InputError("command line", " ".join(argv[1:]), text) from error

@@ -15,7 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from reprojax.errors import InputError, ReprojaxError, choices, one_line
+from reprojax.errors import (
+    InputError,
+    ReprojaxError,
+    choices,
+    one_line,
+    require_number,
+    require_seed,
+)
 from reprojax.files import write_bytes
 from reprojax.sampling.noise import NoiseBank
 
@@ -66,10 +73,8 @@ def export(seed: int, n: int, shape: tuple[int, int, int], out: Path) -> str:
     Raises:
         InputError: a value outside its range, or a file that cannot be written.
     """
-    if seed < 0:
-        raise InputError("--seed", seed, "it must be at least 0")
-    if n < 1:
-        raise InputError("--n", n, "it must be at least 1")
+    require_seed("--seed", seed)
+    require_number("--n", n, at_least=1)
     if out.suffix not in FORMATS:
         raise InputError("--out", str(out), choices(FORMATS, out.suffix))
     bank = NoiseBank(seed, n, shape)

@@ -63,7 +63,7 @@ def empirical_optimum(images: np.ndarray, block: int = BLOCK) -> EmpiricalOptimu
     flat = np.asarray(images, np.float32).reshape(len(images), -1)
     block = min(block, len(flat))
     padding = -len(flat) % block
-    half_norms = 0.5 * np.sum(np.square(flat, dtype=np.float64), axis=1)
+    half_norms = 0.5 * np.einsum("nd,nd->n", flat, flat, dtype=np.float64)
     half_norms = np.pad(half_norms, (0, padding), constant_values=np.inf).astype(np.float32)
     flat = np.pad(flat, ((0, padding), (0, 0)))
     return EmpiricalOptimum(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from reprojax.diffusion.kernels import Kernel
-from reprojax.errors import InputError, require_choice
+from reprojax.errors import InputError, require_choice, require_number
 
 ENDS = ("zero", "sigma_min")
 
@@ -68,16 +68,24 @@ class GridSpec:
     def __post_init__(self):
         require_choice("sampling.grid", self.name, GRIDS)
         require_choice("sampling.end", self.end, ENDS)
-        if self.num_steps < 1:
-            raise InputError("sampling.num_steps", self.num_steps, "it must be at least 1")
+        require_number("sampling.num_steps", self.num_steps, at_least=1)
+        require_number("sampling.sigma_max", self.sigma_max, above=0)
+        require_number("sampling.rho", self.rho, above=0)
         if not 0 < self.sigma_min < self.sigma_max:
             raise InputError(
                 "sampling.sigma_min",
                 self.sigma_min,
                 f"it must be above 0 and below sigma_max = {self.sigma_max}",
             )
-        if self.rho <= 0:
-            raise InputError("sampling.rho", self.rho, "it must be above 0")
+
+    def require_range_of(self, kernel: Kernel) -> None:
+        """Raises InputError if a grid in the kernel's time reaches beyond the kernel's levels."""
+        low, high = (float(kernel.sigma(jnp.asarray(t))) for t in (kernel.t_min, kernel.t_max))
+        for name in ("sigma_min", "sigma_max"):
+            value = getattr(self, name)
+            if self.name == "uniform_t" and not low * (1 - 1e-5) <= value <= high * (1 + 1e-5):
+                allowed = f"between {low:.3g} and {high:.4g}, the levels of the kernel's time"
+                raise InputError(f"sampling.{name}", value, allowed)
 
     def sigmas(self, kernel: Kernel) -> np.ndarray:
         """The levels, float64 `[num_steps + 1]`, strictly falling."""

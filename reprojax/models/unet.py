@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from reprojax.errors import InputError
+from reprojax.errors import InputError, require_choice, require_number
 from reprojax.models.layers import (
     Dropout,
     FourierFeatures,
@@ -163,14 +163,19 @@ class UNet(nn.Module):
 
 def check_unet(size: int, network: dict) -> None:
     """Raises InputError unless images of this side length fit the U-Net's halvings."""
-    factor = 2 ** (len(network["multipliers"]) - 1)
+    multipliers = network["multipliers"]
+    if not multipliers or min(multipliers) < 1:
+        raise InputError("network.multipliers", multipliers, "one or more numbers of at least 1")
+    require_number("network.num_blocks", network["num_blocks"], at_least=1)
+    require_number("network.dropout", network["dropout"], at_least=0, below=1)
+    require_number("network.skip_scale", network["skip_scale"], above=0)
+    require_choice("network.embedding", network["embedding"], EMBEDDINGS)
+    factor = 2 ** (len(multipliers) - 1)
     if size % factor:
         raise InputError(
             "data.size",
             size,
-            f"a U-Net with {len(network['multipliers'])} resolutions needs a multiple of {factor}",
+            f"a U-Net with {len(multipliers)} resolutions needs a multiple of {factor}",
         )
     if network["width"] < 4 or network["width"] % 4:
         raise InputError("network.width", network["width"], "it must be a positive multiple of 4")
-    if network["embedding"] not in EMBEDDINGS:
-        raise InputError("network.embedding", network["embedding"], f"allowed: {EMBEDDINGS}")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from reprojax.errors import InputError
+from reprojax.errors import InputError, require_number
 from reprojax.models.layers import Dropout, attend, normal_002, positional_features, xavier
 
 
@@ -120,6 +120,9 @@ class UViT(nn.Module):
 
 def check_uvit(size: int, network: dict) -> None:
     """Raises InputError unless images of this side length can be cut into the patches."""
+    require_number("network.dropout", network["dropout"], at_least=0, below=1)
+    require_number("network.noise_scale", network["noise_scale"], above=0)
+    require_number("network.mlp_ratio", network["mlp_ratio"], above=0)
     if network["patch"] < 1 or size % network["patch"]:
         raise InputError("network.patch", network["patch"], f"it must divide the image size {size}")
     if network["num_heads"] < 1 or network["width"] % (2 * network["num_heads"]):

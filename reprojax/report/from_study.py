@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import json
 import platform
-from pathlib import Path
+from itertools import pairwise
 
 import jax
+import numpy as np
 
 import reprojax
 from reprojax.files import content_hash, write_json
 from reprojax.report.inputs import ReportInputs
 from reprojax.report.tables import print_scores
 from reprojax.report.write import write_report
-from reprojax.scoring.descriptors import PixelDescriptor
-from reprojax.scoring.scoreboard import TrainSet, nearest
-from reprojax.study.images import image_blocks
-from reprojax.study.runner import cell_samples_for_report, require_scores
-from reprojax.study.stages import Context, cell_facts
+from reprojax.scoring.scoreboard import nearest
+from reprojax.study.cells import DataSpec
+from reprojax.study.scores import read_scores, real_set, study_descriptor
+from reprojax.study.stages import Context, cell_facts, read_samples
 from reprojax.training.metrics import read_metrics
 
 STAMP = "report/report.json"
-ROWS = 64  # samples a cell keeps ready for the figures
+ROWS = 64  # samples of a cell that are kept ready for the figures
 
 
 def report_study(
-    context: Context,
-    identity: str,
-    *,
-    command: str,
-    title: str,
-    columns: int,
-    again: bool = False,
+    context: Context, identity: str, *, command: str, title: str, again: bool = False
 ) -> None:
     """Prints the tables, and draws figures and page unless they are there.
 
@@ -40,28 +34,29 @@ def report_study(
         identity: its hash.
         command: to cite.
         title: heading of the page.
-        columns: noises in the sample grid.
         again: draw even if the report is up to date.
     """
-    scores = require_scores(context, identity)
+    scores = read_scores(context.workdir.path, identity)
     print_scores(scores, context.reporter.console)
     page = context.workdir.path / "report" / "index.html"
-    stamp = {"scores": content_hash(scores), "reprojax": reprojax.__version__, "columns": columns}
+    stamp = {"scores": content_hash(scores), "reprojax": reprojax.__version__, "title": title}
     if not again and page.exists() and _read_stamp(context) == stamp:
         context.reporter.say(f"report: up to date at {page}")
         return
+    samples = {c.name: read_samples(context, c)[0][:ROWS] for c in context.study.cells}
     inputs = ReportInputs(
         title=title,
         command=command,
         scores=scores,
-        samples=cell_samples_for_report(context, max(ROWS, columns)),
-        nearest=_nearest_images(context, max(ROWS, columns)),
+        samples=samples,
+        nearest=_nearest_images(context, samples),
         metrics=_metrics(context),
         facts=_facts(context),
     )
-    for path in write_report(inputs, context.workdir.path):
-        context.workdir.own(str(path))
-    write_json(context.workdir.own(STAMP), stamp)
+    for folder in ("figures", "report"):
+        context.workdir.own(folder)
+    write_report(inputs, context.workdir.path)
+    write_json(context.workdir.path / STAMP, stamp)
     context.reporter.say(f"report: {page}")
 
 
@@ -70,39 +65,52 @@ def _read_stamp(context: Context) -> dict | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def _nearest_images(context: Context, count: int) -> dict:
-    """Per cell, the image of its training set nearest to each of its first samples."""
-    images = context.images
-    descriptor = PixelDescriptor.fit(image_blocks(images.split(images.largest).train))
+def _nearest_images(context: Context, samples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Per cell, the image of its training set nearest to each of its samples."""
+    descriptor = study_descriptor(context)
+    sharing: dict[DataSpec, list[str]] = {}
+    for cell in context.study.cells:
+        sharing.setdefault(cell.data, []).append(cell.name)
     found = {}
-    for name, samples in cell_samples_for_report(context, count).items():
-        cell = next(c for c in context.study.cells if c.name == name)
-        subset = images.train(cell)
-        train = TrainSet(None, descriptor(subset.images()), len(subset))
-        index, _ = nearest(descriptor(samples), train)
-        found[name] = subset.take(index)
+    for data, names in sharing.items():
+        subset = context.images.split(data).train
+        together = np.concatenate([samples[name] for name in names])
+        index, _ = nearest(descriptor(together), real_set(subset, descriptor))
+        pieces = np.split(subset.take(index), np.cumsum([len(samples[n]) for n in names])[:-1])
+        found.update(zip(names, pieces, strict=True))
     return found
 
 
 def _metrics(context: Context) -> dict[str, list[dict]]:
     folders = {c.name: context.workdir.path / context.folder(c) for c in context.study.cells}
-    rows = {name: read_metrics(Path(folder, "metrics.jsonl")) for name, folder in folders.items()}
+    rows = {name: read_metrics(folder / "metrics.jsonl") for name, folder in folders.items()}
     return {name: found for name, found in rows.items() if found}
+
+
+def training_seconds(rows: list[dict]) -> float:
+    """Time in training steps, over all sessions of a run, from its metrics."""
+    steps = [row for row in rows if "images_per_sec" in row]
+    starts = [{"images": 0}, *steps]
+    return sum((b["images"] - a["images"]) / b["images_per_sec"] for a, b in pairwise(starts))
 
 
 def _facts(context: Context) -> dict[str, str]:
     study, device = context.study, jax.devices()[0]
+    grid = study.sampler.grid
+    origin = study.noise.path or f"seed {study.noise.seed}"
     facts = {
         "data": f"{study.data.source.name} {context.images.shape}",
-        "noises": f"{context.bank.n} of seed {context.bank.seed}",
-        "sampler": f"{study.sampler.solver}, {study.sampler.dtype}, "
-        f"sigma {study.sampler.grid.sigma_max:g} to {study.sampler.grid.sigma_min:g}",
-        "device": f"{len(context.mesh.devices.flat)} x {device.device_kind}",
+        "noises": f"{context.bank.n} of {origin}",
+        "sampler": f"{study.sampler.solver}, {study.sampler.dtype} state, "
+        f"sigma {grid.sigma_max:g} to {grid.sigma_min:g}",
+        "device": f"{context.mesh.devices.size} x {device.device_kind}",
         "versions": f"reprojax {reprojax.__version__}, jax {jax.__version__}, "
         f"Python {platform.python_version()}",
     }
+    for name, rows in _metrics(context).items():
+        facts[f"training {name}"] = f"{training_seconds(rows):,.0f} s in steps"
     for cell in study.cells:
-        seconds = cell_facts(context, cell).get("train_seconds")
-        if seconds is not None:
-            facts[f"training {cell.name}"] = f"{seconds:,.0f} s"
+        trained_on = cell_facts(context, cell).get("device")
+        if trained_on:
+            facts[f"training {cell.name}"] += f" on {trained_on}"
     return facts

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from reprojax.files import write_bytes
 from reprojax.report.figures import draw_figures, png_bytes
 from reprojax.report.html import render_page
 from reprojax.report.inputs import ReportInputs
@@ -27,15 +27,5 @@ def write_report(inputs: ReportInputs, out_dir: Path) -> list[Path]:
     files = {Path("figures", f"{name}.png"): data for name, data in pngs.items()}
     files[Path("report", "index.html")] = render_page(inputs, plates, pngs).encode()
     for path, data in files.items():
-        _replace(Path(out_dir) / path, data)
+        write_bytes(Path(out_dir) / path, data)
     return list(files)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -7,14 +7,16 @@ from functools import partial
 import diffrax
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
 
+from reprojax.mesh import DATA_AXIS
 from reprojax.types import DenoiseFn
 
 ADAPTIVE = {"tsit5": (diffrax.Tsit5, 6), "dopri5": (diffrax.Dopri5, 6)}  # evaluations per step
 MAX_STEPS = 16_384
 
 
-@partial(jax.jit, static_argnames=("solver",))
+@partial(jax.jit, static_argnames=("solver", "mesh"))
 def solve_adaptive(
     denoise: DenoiseFn,
     z: jax.Array,
@@ -23,6 +25,7 @@ def solve_adaptive(
     cond: jax.Array | None,
     *,
     solver: str,
+    mesh: Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Solves dx / dlog(sigma) = x - D(x; sigma) from sigma_max to sigma_min.
 
@@ -36,10 +39,20 @@ def solve_adaptive(
         tolerances: `[2]`, rtol and atol.
         cond: `[b]` int32 labels or None.
         solver: a key of `ADAPTIVE`.
+        mesh: devices that share the batch, each looping until its own samples are done.
 
     Returns:
         x at sigma_min `[b, h, w, c]`, and evaluations of the denoiser per sample, int32 `[b]`.
     """
+    run = partial(_solve_batch, solver)
+    if mesh is not None:
+        whole, split = PartitionSpec(), PartitionSpec(DATA_AXIS)
+        specs = (whole, split, whole, whole, split)
+        run = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)
+    return run(denoise, z, ends, tolerances, cond)
+
+
+def _solve_batch(solver, denoise, z, ends, tolerances, cond):
     make, evaluations = ADAPTIVE[solver]
     start, stop = jnp.log(ends[0]), jnp.log(ends[1])
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 
 from reprojax.diffusion.grids import GridSpec
 from reprojax.diffusion.kernels import EDM, Kernel
-from reprojax.errors import InputError, choices
+from reprojax.errors import InputError, require_choice, require_number
 from reprojax.mesh import DATA_AXIS, batch_sharding, make_mesh, replicated
 from reprojax.sampling.adaptive import ADAPTIVE, solve_adaptive
 from reprojax.sampling.noise import NoiseBank
@@ -21,6 +22,7 @@ from reprojax.sampling.solvers import ALIASES, HISTORY, SOLVERS, SolverTable, ge
 from reprojax.types import DenoiseFn
 
 STATE_DTYPES = ("float32", "float64")
+MATMUL_PRECISION = "highest"  # while sampling; recorded with the scores
 
 
 @dataclass(frozen=True)
@@ -49,19 +51,30 @@ class SamplerSpec:
     atol: float = 1e-4
 
     def __post_init__(self):
-        names = [*SOLVERS, *ALIASES, *ADAPTIVE]
-        if self.solver not in names:
-            raise InputError("sampling.solver", self.solver, choices(names, self.solver))
-        if self.dtype not in STATE_DTYPES:
-            raise InputError("sampling.dtype", self.dtype, choices(STATE_DTYPES, self.dtype))
+        require_choice("sampling.solver", self.solver, [*SOLVERS, *ALIASES, *ADAPTIVE])
+        require_choice("sampling.dtype", self.dtype, STATE_DTYPES)
         for name in ("batch_size", "rtol", "atol"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"sampling.{name}", getattr(self, name), "it must be above 0")
+            require_number(f"sampling.{name}", getattr(self, name), above=0)
+        self.grid.require_range_of(self.kernel)
 
     @property
     def adaptive(self) -> bool:
         """Whether steps are chosen by error control."""
         return self.solver in ADAPTIVE
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the images: only fields in use, aliases resolved, no batch size."""
+        grid = {"sigma_min": self.grid.sigma_min, "sigma_max": self.grid.sigma_max}
+        if self.adaptive:
+            chosen = {"rtol": self.rtol, "atol": self.atol}
+        else:
+            chosen = {"num_steps": self.grid.num_steps, "grid": self.grid.name}
+            if self.grid.name == "karras":
+                chosen["rho"] = self.grid.rho
+            if self.grid.name == "uniform_t":
+                chosen["kernel"] = [type(self.kernel).__name__, asdict(self.kernel)]
+        solver = ALIASES.get(self.solver, self.solver)
+        return {"solver": solver, "dtype": self.dtype, "end": self.grid.end, **grid, **chosen}
 
     def table(self) -> SolverTable:
         """The coefficient table of a fixed-step solver."""
@@ -150,13 +163,22 @@ def sample_batches(
     mesh = mesh or make_mesh()
     devices = mesh.shape[DATA_AXIS]
     size = -(-spec.batch_size // devices) * devices
-    with jax.enable_x64(spec.dtype == "float64"):
+    with _numerics(spec):
         solve = _solver_fn(jax.device_put(denoise, replicated(mesh)), spec, mesh)
-        for first in range(start, bank.n, size):
-            z = bank.block(first, min(first + size, bank.n))
-            labels = None if cond is None else cond[first : first + size]
+    for first in range(start, bank.n, size):
+        z = bank.block(first, min(first + size, bank.n))
+        labels = None if cond is None else cond[first : first + size]
+        with _numerics(spec):
             images, nfe = solve(_pad(z, size), _pad(labels, size))
-            yield np.asarray(images, np.float32)[: len(z)], np.asarray(nfe)[: len(z)]
+            images, nfe = np.asarray(images, np.float32), np.asarray(nfe)
+        yield images[: len(z)], nfe[: len(z)]
+
+
+@contextlib.contextmanager
+def _numerics(spec: SamplerSpec) -> Iterator[None]:
+    """The state's dtype, and products that accelerators do not round to TF32 or bfloat16."""
+    with jax.enable_x64(spec.dtype == "float64"), jax.default_matmul_precision(MATMUL_PRECISION):
+        yield
 
 
 def _pad(a: np.ndarray | None, size: int) -> np.ndarray | None:
@@ -182,7 +204,7 @@ def _solver_fn(denoise: DenoiseFn, spec: SamplerSpec, mesh: Mesh) -> Callable:
 
     def adaptive(z, cond):
         z, cond = put(z.astype(dtype)), put(cond)
-        x, nfe = solve_adaptive(denoise, z, ends, tolerances, cond, solver=spec.solver)
+        x, nfe = solve_adaptive(denoise, z, ends, tolerances, cond, solver=spec.solver, mesh=mesh)
         if grid.end == "sigma_min":
             return x, np.asarray(nfe, np.float64)
         return _denoise_at(denoise, x, ends[1], cond), np.asarray(nfe, np.float64) + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from reprojax.data.files import read_arrays
 from reprojax.errors import InputError
 from reprojax.rng import IMPL, normal, root_key, stream
 
@@ -86,11 +86,9 @@ def load_noise(path: str | Path, n: int, shape: tuple[int, int, int]) -> NoiseBa
         InputError: unreadable, another dtype or shape, too few noises, or not finite.
     """
     field = "noise.path"
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            array = data["noise"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(field, str(path), f"an npz with an array 'noise' ({error})") from error
+    array = read_arrays(path, ("noise",), field).get("noise")
+    if array is None:
+        raise InputError(field, str(path), "an npz with an array 'noise'")
     if array.dtype != np.float32 or array.shape[1:] != tuple(shape) or len(array) < n:
         raise InputError(
             field,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -17,6 +18,11 @@ class Descriptor(Protocol):
     """A frozen map from images to features whose dot product is a similarity."""
 
     name: str
+    tau: float | None  # its published threshold, or None: calibrated on the training set
+
+    def identity(self) -> str:
+        """A hash of all that its features depend on: weights, or what it was fitted to."""
+        ...
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Describes uint8 images `[n, h, w, c]` as float32 `[n, d]`, rows of length 1 (or 0)."""
@@ -34,6 +40,7 @@ class PixelDescriptor:
     """
 
     name = "pixels"
+    tau = None
 
     def __init__(self, mean: np.ndarray):
         self.mean = np.asarray(mean, np.float32)
@@ -55,6 +62,10 @@ class PixelDescriptor:
         if not count:
             raise InputError("images", "an empty set", "at least 1 image to take the mean of")
         return cls(total / count)
+
+    def identity(self) -> str:
+        """See Descriptor."""
+        return hashlib.sha256(self.mean.tobytes()).hexdigest()[:16]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Describes uint8 `[n, h, w, c]` as float32 `[n, h*w*c]`; an image equal to the mean is 0.

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from reprojax.errors import InputError
+from reprojax.scoring.rows import Rows, flat
 from reprojax.scoring.similarity import Reference, exact_threshold, max_cosine, two_nearest
 
 MEMORIZED_RATIO = 1 / 3  # arXiv 2310.02664
@@ -48,7 +49,7 @@ def gl(features: np.ndarray, train_features: Reference, tau: float) -> float:
     return 1.0 - float(np.mean(nearest > exact_threshold(tau)))
 
 
-def memorized(images: np.ndarray, train_images: np.ndarray) -> float:
+def memorized(images: np.ndarray, train_images: Rows) -> float:
     """Share of samples with d(nearest) / d(second nearest) < 1/3 in pixel l2 (arXiv 2310.02664).
 
     A sample that equals two training images, duplicates of each other, has the ratio 0/0; it is a
@@ -56,7 +57,7 @@ def memorized(images: np.ndarray, train_images: np.ndarray) -> float:
 
     Args:
         images: uint8 `[n, h, w, c]`, the samples.
-        train_images: uint8 `[n_train, h, w, c]`, at least 2.
+        train_images: uint8 `[n_train, h, w, c]`, at least 2; an array or a RowReader.
 
     Returns:
         The share, 0 to 1; strict, and decided in exact arithmetic.
@@ -68,7 +69,6 @@ def memorized(images: np.ndarray, train_images: np.ndarray) -> float:
         raise InputError("train", f"{len(train_images)} images", "at least 2 for a second nearest")
     if images.shape[1:] != train_images.shape[1:]:
         raise InputError("images", images.shape[1:], f"of shape {train_images.shape[1:]}")
-    flat = (x.reshape(len(x), -1) for x in (images, train_images))
-    squared, _ = two_nearest(*flat)
+    squared, _ = two_nearest(flat(images), flat(train_images))
     inverse = round(1 / MEMORIZED_RATIO**2)  # 9 d1² < d2², both sides integers
     return float(np.mean((inverse * squared[:, 0] < squared[:, 1]) | (squared[:, 1] == 0)))

@@ -12,6 +12,7 @@ from reprojax.errors import InputError
 from reprojax.scoring import models as one
 from reprojax.scoring import pairs as two
 from reprojax.scoring.frechet import Projection, frechet, frechet_distance
+from reprojax.scoring.rows import Rows
 from reprojax.scoring.similarity import max_cosine
 from reprojax.scoring.stats import wilson
 
@@ -47,13 +48,13 @@ class TrainSet:
     """Real images: a training set, or the held-out ones.
 
     Attributes:
-        images: uint8 `[n, h, w, c]`, or None.
-        features: float32 `[n, d]` unit rows, or None.
+        images: uint8 `[n, h, w, c]`, or None; an array, or a RowReader where they are many.
+        features: float32 `[n, d]` unit rows, or None; likewise.
         n: how many there are.
     """
 
-    images: np.ndarray | None
-    features: np.ndarray | None
+    images: Rows | None
+    features: Rows | None
     n: int
 
 

@@ -11,7 +11,7 @@ from reprojax.data.source import SourceSpec
 from reprojax.diffusion.kernels import make_kernel
 from reprojax.diffusion.objectives import Objective
 from reprojax.diffusion.preconditioning import Preconditioning
-from reprojax.errors import InputError, choices
+from reprojax.errors import InputError, require_choice, require_number, require_seed
 from reprojax.files import content_hash
 from reprojax.models.families import FAMILIES
 from reprojax.sampling.flow import SamplerSpec
@@ -40,6 +40,9 @@ class DataSpec:
     seed: int = 0
     part: str = "all"
     dedup: bool = False
+
+    def __post_init__(self):
+        require_seed("data.seed", self.seed)
 
 
 @dataclass(frozen=True)
@@ -73,15 +76,23 @@ class Cell:
     weights: str = ""
 
     def __post_init__(self):
-        names = [*FAMILIES, *CLOSED_FORMS]
-        if self.family not in names:
-            raise InputError("family", self.family, choices(names, self.family))
+        require_choice("family", self.family, [*FAMILIES, *CLOSED_FORMS])
+        require_seed("seed", self.seed)
+        require_number("sigma_data", self.sigma_data, above=0)
+        classes = dict(self.network).get("num_classes", 0)
+        if classes:
+            raise InputError("network.num_classes", classes, "it must be 0: studies feed no labels")
         self.precondition(), self.make_objective()
 
     @property
     def kind(self) -> str:
         """The contract's kind."""
         return "closed_form" if self.family in CLOSED_FORMS else "network"
+
+    def weights_facts(self) -> dict[str, Any]:
+        """How exported weights must be used; stored with them and checked when they are read."""
+        names = ("family", "kernel", "preconditioning", "sigma_data")
+        return {name: getattr(self, name) for name in names}
 
     def precondition(self) -> Preconditioning:
         """The network's coefficients, bound to its kernel."""
@@ -133,8 +144,7 @@ class ScoringSpec:
 
     def __post_init__(self):
         for name in ("rp_rate", "gl_target"):
-            if not 0 < getattr(self, name) < 1:
-                raise InputError(f"scoring.{name}", getattr(self, name), "between 0 and 1")
+            require_number(f"scoring.{name}", getattr(self, name), above=0, below=1)
 
 
 @dataclass(frozen=True)
@@ -146,8 +156,8 @@ class NoiseSpec:
     path: str = ""
 
     def __post_init__(self):
-        if self.n < 2:
-            raise InputError("noise.n", self.n, "it must be at least 2")
+        require_seed("noise.seed", self.seed)
+        require_number("noise.n", self.n, at_least=2)
 
 
 @dataclass(frozen=True)
@@ -176,14 +186,6 @@ class Study:
         if not self.cells:
             raise InputError("models", {}, "a study needs at least one model")
 
-    def sampling_identity(self) -> dict[str, Any]:
-        """What decides a cell's samples beyond the cell and the noise bits."""
-        spec = asdict(self.sampler)
-        spec["kernel"] = (
-            type(self.sampler.kernel).__name__ if self.sampler.grid.name == "uniform_t" else ""
-        )
-        return spec
-
     def hash(self, cell_hashes: list[str], noise_fingerprint: str, heldout_fingerprint: str) -> str:
         """Identity of the scores: cells, noise, sampler, thresholds and held-out images."""
         return content_hash(
@@ -191,7 +193,7 @@ class Study:
                 "schema": SCHEMA,
                 "cells": [[c.name, h] for c, h in zip(self.cells, cell_hashes, strict=True)],
                 "noise": noise_fingerprint,
-                "sampler": self.sampling_identity(),
+                "sampler": self.sampler.identity(),
                 "scoring": asdict(self.scoring),
                 "heldout": heldout_fingerprint,
             }

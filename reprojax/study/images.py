@@ -11,6 +11,7 @@ import numpy as np
 from reprojax.data.source import ImageSource, open_source
 from reprojax.data.subset import Split, Subset, split
 from reprojax.errors import InputError
+from reprojax.scoring.rows import RowReader
 from reprojax.study.cells import Cell, DataSpec, Study
 
 _BLOCK = 4096
@@ -34,7 +35,17 @@ class StudyImages:
             same = replace(cell.data, n_train=study.data.n_train, part=study.data.part)
             if same != study.data:
                 raise InputError(f"models.{cell.name}.data", cell.data, "the study's data")
-            self.split(cell.data)
+            try:
+                self.split(cell.data)
+            except InputError as error:
+                field = error.field.removeprefix("data.")
+                if getattr(cell.data, field, None) == getattr(study.data, field, None):
+                    raise
+                raise InputError(f"models.{cell.name}.{field}", error.value, error.allowed) from (
+                    error
+                )
+        if len(self.split(self.largest).train) < 2:
+            raise InputError("data.n_train", 1, "at least 2 in the largest set, to calibrate on")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -67,6 +78,11 @@ class StudyImages:
     def largest(self) -> DataSpec:
         """Of the study's training sets the largest (the first of equals)."""
         return max((c.data for c in self.study.cells), key=lambda d: len(self.split(d).train))
+
+
+def image_rows(subset: Subset) -> RowReader:
+    """The images of a subset, uint8 `[n, h, w, c]`, read when they are sliced."""
+    return RowReader(len(subset), subset.shape, subset.images)
 
 
 def image_blocks(subset: Subset, size: int = _BLOCK) -> Iterator[np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,16 +65,18 @@ class Context:
         """The cell's folder in the workdir: its name, and the head of its hash."""
         return f"cells/{cell.name}-{self.hashes[cell.name][:8]}"
 
-    def network(self, cell: Cell) -> Network:
-        """The cell's network, without parameters."""
-        return cell_network(cell, self.images.shape)
 
+def cell_network(cell: Cell, shape: tuple[int, int, int], dtype: str = "float32") -> Network:
+    """The network of a cell for images of this shape; errors name the model.
 
-def cell_network(cell: Cell, shape: tuple[int, int, int]) -> Network:
-    """The network of a cell for images of this shape; errors name the model."""
+    Training may compute in another dtype; sampling is float32 for all, for a fair comparison.
+    """
     try:
-        return build_network(cell.family, shape, dict(cell.network), cell.training.dtype)
+        return build_network(cell.family, shape, dict(cell.network), dtype)
     except InputError as error:
+        if error.field.startswith("data."):
+            allowed = f"{error.allowed} (models.{cell.name})"
+            raise InputError(error.field, error.value, allowed) from error
         raise InputError(f"models.{cell.name}.{error.field}", error.value, error.allowed) from error
 
 
@@ -97,7 +99,7 @@ def train_cell(context: Context, cell: Cell) -> bool:
         context.workdir.own(f"{folder}/{name}")
     target = context.workdir.own(f"{folder}/weights.safetensors")
     target.parent.mkdir(parents=True, exist_ok=True)
-    module = context.network(cell)
+    module = cell_network(cell, context.images.shape, cell.training.dtype)
     run = Run(
         name=cell.name,
         spec=StepSpec(
@@ -114,7 +116,6 @@ def train_cell(context: Context, cell: Cell) -> bool:
         heldout=context.images.heldout,
         directory=target.parent,
     )
-    start = time.perf_counter()
     size = count_params(module, context.images.shape)
     title = f"train {cell.name} ({size:,} parameters)"
     with context.reporter.task(title, cell.training.steps, "steps") as advance:
@@ -123,13 +124,12 @@ def train_cell(context: Context, cell: Cell) -> bool:
     facts = {
         **description,
         "params": size,
-        "train_seconds": round(time.perf_counter() - start, 1),
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
     }
     write_json(target.parent / "cell.json", facts)
     network = {k: list(v) if isinstance(v, tuple) else v for k, v in cell.network}
-    save_weights(target, params, {**description, "network": network})
+    save_weights(target, params, {**description, **cell.weights_facts(), "network": network})
     return True
 
 
@@ -140,7 +140,7 @@ def cell_denoiser(context: Context, cell: Cell) -> DenoiseFn:
         return empirical_optimum(to_float(subset.images()))
     if cell.family == "gaussian":
         return gaussian_denoiser(to_float(block) for block in image_blocks(subset))
-    module = context.network(cell)
+    module = cell_network(cell, context.images.shape)
     like = param_shapes(module, context.images.shape)
     trained = context.workdir.path / context.folder(cell) / "weights.safetensors"
     params = load_weights(cell.weights or trained, like, f"models.{cell.name}.weights")
@@ -157,7 +157,7 @@ def read_samples(context: Context, cell: Cell) -> tuple[np.ndarray, float] | Non
 
 
 def _samples_id(context: Context) -> str:
-    return content_hash([context.noise_fingerprint, context.study.sampling_identity()], 8)
+    return content_hash([context.noise_fingerprint, context.study.sampler.identity()], 8)
 
 
 def _samples_name(context: Context, cell: Cell) -> str:
@@ -170,11 +170,11 @@ def sample_cell(context: Context, cell: Cell) -> bool:
     Returns:
         Whether anything was done.
     """
-    name = _samples_name(context, cell)
-    if (context.workdir.path / name).exists():
-        return False
-    target = context.workdir.own(name)
+    target = context.workdir.own(_samples_name(context, cell))
     parts = context.workdir.own(f"{context.folder(cell)}/parts-{_samples_id(context)}")
+    if target.exists():
+        shutil.rmtree(parts, ignore_errors=True)  # left by a run that was killed right here
+        return False
     parts.mkdir(parents=True, exist_ok=True)
     images, nfe = _read_parts(parts)
     images, nfe, done = [images] if len(nfe) else [], [nfe], len(nfe)
@@ -188,19 +188,18 @@ def sample_cell(context: Context, cell: Cell) -> bool:
         for batch, evaluations in batches:
             fresh.append((to_uint8(batch), evaluations))
             done += len(batch)
-            if sum(len(b) for b, _ in fresh) >= PART or done == total:
+            stopping = context.stop.requested
+            if sum(len(b) for b, _ in fresh) >= PART or done == total or stopping:
                 images.append(np.concatenate([b for b, _ in fresh]))
                 nfe.append(np.concatenate([e for _, e in fresh]))
                 write_npz(parts / f"{done:09d}.npz", images=images[-1], nfe=nfe[-1])
                 fresh = []
             advance(done, total)
-            if done < total:
+            if stopping and done < total:
                 context.stop.check(f"in sampling {cell.name} at {done} of {total}")
     mean = np.mean(np.concatenate(nfe))
     write_npz(target, images=np.concatenate(images), nfe=np.float64(mean))
-    for part in parts.glob("*.npz"):
-        part.unlink()
-    parts.rmdir()
+    shutil.rmtree(parts, ignore_errors=True)
     return True
 
 
@@ -213,19 +212,18 @@ def _read_parts(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(images) if images else np.zeros(0, np.uint8), np.concatenate(nfe)
 
 
-def describe_cell(context: Context, cell: Cell, descriptor: Descriptor, identity: str) -> bool:
+def describe_cell(context: Context, cell: Cell, descriptor: Descriptor) -> bool:
     """Computes the features of a cell's samples, unless they are there.
 
     Args:
         context: of the study.
         cell: sampled already.
         descriptor: from images to features.
-        identity: hash of the descriptor (what it was fitted on).
 
     Returns:
         Whether anything was done.
     """
-    name = _features_name(context, cell, identity)
+    name = _features_name(context, cell, descriptor)
     if (context.workdir.path / name).exists():
         return False
     images, _ = read_samples(context, cell)
@@ -233,18 +231,19 @@ def describe_cell(context: Context, cell: Cell, descriptor: Descriptor, identity
     return True
 
 
-def read_features(context: Context, cell: Cell, identity: str) -> np.ndarray:
+def read_features(context: Context, cell: Cell, descriptor: Descriptor) -> np.ndarray:
     """The features of a described cell, float32 `[n, d]`."""
-    with np.load(context.workdir.path / _features_name(context, cell, identity)) as data:
+    with np.load(context.workdir.path / _features_name(context, cell, descriptor)) as data:
         return data["features"]
 
 
-def _features_name(context: Context, cell: Cell, identity: str) -> str:
-    return f"{context.folder(cell)}/features-{_samples_id(context)}-{identity}.npz"
+def _features_name(context: Context, cell: Cell, descriptor: Descriptor) -> str:
+    tag = content_hash([descriptor.name, descriptor.identity()], 8)
+    return f"{context.folder(cell)}/features-{_samples_id(context)}-{tag}.npz"
 
 
 def cell_facts(context: Context, cell: Cell) -> dict[str, Any]:
-    """What training wrote about a cell (seconds, device), or nothing."""
+    """What training wrote about a cell (parameters, device), or nothing."""
     try:
         return json.loads((context.workdir.path / context.folder(cell) / "cell.json").read_text())
     except FileNotFoundError:

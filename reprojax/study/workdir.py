@@ -32,17 +32,17 @@ class Workdir:
         """Makes the folder ours.
 
         Args:
-            overwrite: first removes what the manifest lists, where another config's is found.
+            overwrite: where another config's manifest is found, removes what it lists. A folder
+                of this very config is kept, so that the same command resumes.
 
         Raises:
             InputError: it belongs to another config, holds foreign files, or is not writable.
         """
         manifest = self._read_manifest()
+        ours = manifest is not None and manifest["identity"] == self._identity
         if manifest is None and self._holds_foreign_files():
             raise InputError("workdir", str(self.path), "an empty or new folder, or one of a study")
-        if manifest is not None and (overwrite or manifest["identity"] == self._identity):
-            self._artefacts = set(manifest["artefacts"])
-        elif manifest is not None:
+        if manifest is not None and not ours and not overwrite:
             raise InputError(
                 "workdir",
                 str(self.path),
@@ -50,7 +50,8 @@ class Workdir:
                 "choose another --workdir, or --overwrite to remove that study's artefacts",
             )
         self._check_writable()
-        if overwrite and manifest is not None:
+        self._artefacts = set(manifest["artefacts"]) if manifest else set()
+        if not ours:
             self._remove_artefacts()
         self._write_manifest()
 

@@ -126,9 +126,10 @@ def _steps(run, state, first, root, metrics, checkpoints, stop, on_step) -> Trai
         watch.add(done, values)
         stopping = stop.requested  # read once: what asks to stop later is saved a step later
         due = done % loop.checkpoint_every == 0 or done == last or stopping
-        if due or done % loop.log_every == 0:
-            watch.flush()  # before a save: what is not finite is never saved
-        if done % loop.eval_every == 0 or done == last:
+        evaluating = done % loop.eval_every == 0 or done == last
+        if due or evaluating or done % loop.log_every == 0:
+            watch.flush()  # first: what is not finite is neither saved nor evaluated
+        if evaluating:
             metrics.write(step=done, **evaluate(run, state, root))
         if due:
             checkpoints.save(done, state, {"seed": run.seed, "steps": last})

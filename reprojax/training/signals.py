@@ -28,7 +28,8 @@ class StopRequest:
 
     def _note(self, number, frame) -> None:
         self.requested = True
-        signal.signal(number, self._previous[number])
+        for each, handler in self._previous.items():
+            signal.signal(each, handler)
 
     def check(self, where: str) -> None:
         """Raises InterruptedRunError if a stop was asked for."""

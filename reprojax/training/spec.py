@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reprojax.errors import InputError, require_choice
+from reprojax.errors import InputError, require_choice, require_number
 from reprojax.mesh import STATE_SHARDINGS
 from reprojax.models.families import DTYPES
 
@@ -19,7 +19,7 @@ class TrainingSpec:
         steps: optimiser steps.
         batch_size: images per step.
         learning_rate: peak, of Adam.
-        warmup_steps: linear rise from 0.
+        warmup_steps: of a linear rise, from 1 / warmup_steps of the peak.
         decay: "none" (constant after warm-up) or "cosine" (to 0 at the last step).
         beta2: of Adam.
         weight_decay: of AdamW, 0 for Adam.
@@ -52,13 +52,12 @@ class TrainingSpec:
         require_choice("training.decay", self.decay, DECAYS)
         require_choice("training.dtype", self.dtype, DTYPES)
         for name in ("steps", "batch_size", "accumulate"):
-            if getattr(self, name) < 1:
-                raise InputError(f"training.{name}", getattr(self, name), "it must be at least 1")
-        if not self.learning_rate > 0:
-            raise InputError("training.learning_rate", self.learning_rate, "it must be above 0")
+            require_number(f"training.{name}", getattr(self, name), at_least=1)
+        require_number("training.learning_rate", self.learning_rate, above=0)
+        require_number("training.beta2", self.beta2, at_least=0, below=1)
         for name in ("warmup_steps", "weight_decay", "grad_clip", "ema_halflife_images"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"training.{name}", getattr(self, name), "it must be at least 0")
+            require_number(f"training.{name}", getattr(self, name), at_least=0)
+        require_number("training.ema_rampup", self.ema_rampup, at_least=0)
         if self.batch_size % self.accumulate:
             raise InputError(
                 "training.accumulate",
@@ -90,5 +89,4 @@ class LoopSpec:
     def __post_init__(self):
         require_choice("loop.state_sharding", self.state_sharding, STATE_SHARDINGS)
         for name in ("checkpoint_every", "keep", "log_every", "eval_every", "eval_images"):
-            if getattr(self, name) < 1:
-                raise InputError(f"loop.{name}", getattr(self, name), "it must be at least 1")
+            require_number(f"loop.{name}", getattr(self, name), at_least=1)

@@ -64,6 +64,13 @@ def load_weights(path: str | Path, like: Any, field: str = "weights") -> Any:
     return unflatten_dict({k: v.astype(np.float32) for k, v in flat.items()}, sep="/")
 
 
+def weights_metadata(path: str | Path) -> dict[str, Any]:
+    """What `save_weights` stored beside the parameters; empty for a file made elsewhere."""
+    with safe_open(str(path), framework="numpy") as file:
+        header = file.metadata() or {}
+    return json.loads(header.get(METADATA_KEY, "{}"))
+
+
 def to_host(params: Any) -> Any:
     """Copies a tree of device arrays to numpy."""
     return jax.tree.map(np.asarray, jax.device_get(params))

@@ -22,7 +22,7 @@ MISTAKES = {
     "a stray word": (["now"], "now"),
     "unet size": (
         ["--config.data.size=9", "--config.models.b_uvit.network.patch=3"],
-        "models.a_unet.data.size",
+        "data.size",
     ),
     "patch": (["--config.models.b_uvit.network.patch=3"], "models.b_uvit.network.patch"),
     "too many images": (["--config.data.n_train=5000"], "at most 1697"),
@@ -48,6 +48,28 @@ MISTAKES = {
         "dataset-fashion-mnist",
     ),
     "rate": (["--config.scoring.rp_rate=0.0"], "scoring.rp_rate"),
+    "an endless clip": (["--config.training.grad_clip=inf"], "training.grad_clip"),
+    "not a number": (["--config.sampling.rtol=nan"], "sampling.rtol"),
+    "endless noise": (["--config.sampling.sigma_max=inf"], "sampling.sigma_max"),
+    "beta2": (["--config.training.beta2=1.0"], "training.beta2"),
+    "sigma_data": (["--config.models.b_uvit.sigma_data=0.0"], "models.b_uvit.sigma_data"),
+    "a negative seed": (["--config.data.seed=-1"], "data.seed"),
+    "a huge seed": (["--config.noise.seed=4294967296"], "noise.seed"),
+    "a model's seed": (["--config.models.b_uvit.seed=-1"], "models.b_uvit.seed"),
+    "labels": (["--config.models.b_uvit.network.num_classes=3"], "network.num_classes"),
+    "dropout": (["--config.models.b_uvit.network.dropout=1.0"], "network.dropout"),
+    "multipliers": (["--config.models.a_unet.network.multipliers=(0,1)"], "multipliers"),
+    "blocks": (["--config.models.a_unet.network.num_blocks=0"], "network.num_blocks"),
+    "one image": (["--config.data.n_train=1"], "data.n_train"),
+    "a model's images": (["--config.models.a_unet.n_train=5000"], "models.a_unet.n_train"),
+    "a model's part": (["--config.models.a_unet.part=C"], "models.a_unet.part"),
+    "beyond the kernel": (
+        ["--config.sampling.grid=uniform_t", "--config.sampling.kernel=ve"],
+        "sampling.sigma_min",
+    ),
+    "two mistakes": (["--config.noise.n=50", "--config.sampling.num_steps=abc"], "num_steps: abc"),
+    "a flag beside a field": (["--config.noise.n=50", "--wrokdir=x"], "wrokdir"),
+    "report of nothing": (["--mode=report"], "first --mode=study"),
     "sharding": (["--config.loop.state_sharding=split"], "loop.state_sharding"),
 }
 
@@ -66,6 +88,19 @@ def test_a_mistake_is_one_line(case, tiny, tmp_path, reprojax):
     config = f"--config={tiny}{''.join(scale)}"
     refused(reprojax(config, f"--workdir={workdir}", *arguments), word)
     assert not workdir.exists()
+
+
+def test_a_field_that_a_config_file_invents(tmp_path, reprojax):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from reprojax import config as rc\n"
+        "def get_config(scale=''):\n"
+        "    config = rc.default_config('mine')\n"
+        "    config.noise.m = 3\n"
+        "    return config\n"
+    )
+    refused(reprojax(f"--config={path}", f"--workdir={tmp_path / 'w'}"), "mine.py")
+    assert not (tmp_path / "w").exists()
 
 
 def test_no_config_or_a_missing_one(tmp_path, reprojax):

@@ -83,6 +83,9 @@ def test_weights_stand_in_for_training(tiny, tmp_path, reprojax):
     np.testing.assert_array_equal(one["images"], two["images"])
     code, _, err = reprojax(*again, f"--config.models.seed1.weights={tiny}")
     assert code == 2 and "models.seed1.weights" in err
+    vp = ["--config.models.b_uvit.kernel=vp", "--config.models.b_uvit.preconditioning=vp_v"]
+    code, _, err = reprojax(*again, f"--config.models.b_uvit.weights={weights}", *vp)
+    assert code == 2 and "not 'edm'" in err
     code, _, err = reprojax(*again, f"--config.models.a_unet.weights={weights}")
     assert code == 2 and "missing:" in err and err.count("\n") == 1
 

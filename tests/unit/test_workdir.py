@@ -33,6 +33,13 @@ def test_overwrite_removes_what_is_listed_and_nothing_else(tmp_path):
     assert left == {MANIFEST, "cells", "cells/mine.txt"}
 
 
+def test_overwrite_keeps_a_folder_of_the_same_config(tmp_path):
+    """An interrupted run says that the same command resumes, with --overwrite too."""
+    write_bytes(claim(tmp_path / "w").own("cells/x/y.npz"), b"1")
+    claim(tmp_path / "w", overwrite=True)
+    assert (tmp_path / "w" / "cells/x/y.npz").exists()
+
+
 def test_a_manifest_that_points_outside_is_not_obeyed(tmp_path):
     precious = tmp_path / "precious.txt"
     precious.write_text("keep")
