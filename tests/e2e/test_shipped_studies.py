@@ -26,7 +26,10 @@ def test_the_quickstart_shows_what_it_promises(repo_root, tmp_path, reprojax):
         assert rp["chance"] <= 0.03 and mae["chance"] <= 0.03
         for name in (a, b):
             assert rp["value"] > pair[name, "gaussian", "rp"]["value"], (couple, name)
+            assert mae["value"] > pair[name, "gaussian", "mae"]["value"], (couple, name)
     for name in NETWORKS:
+        frechet = model[name, "frechet"]
+        assert 0 < frechet["value"] < 2 * frechet["reference"], (name, frechet)
         assert model[name, "memorized"]["value"] <= 0.02
         assert abs(model[name, "gl"]["value"] - model[name, "gl"]["reference"]) <= 0.1
 

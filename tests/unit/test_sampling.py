@@ -95,6 +95,27 @@ def test_labels_follow_their_noises():
         np.testing.assert_allclose(images[:, 0, 0, 0], labels, atol=1e-3)
 
 
+def test_the_identity_holds_what_decides_the_images_and_no_more():
+    same = SPEC.identity()
+    assert replace(SPEC, batch_size=3, rtol=0.1, atol=0.1).identity() == same
+    ddim = replace(SPEC, solver="ddim").identity()
+    assert replace(SPEC, solver="euler").identity() == ddim != same
+    for grid in (GridSpec(num_steps=7), GridSpec(num_steps=6, rho=5.0), GridSpec("log_sigma", 6)):
+        assert replace(SPEC, grid=grid).identity() != same
+    adaptive = replace(SPEC, solver="tsit5")
+    assert replace(adaptive, grid=GridSpec(num_steps=99)).identity() == adaptive.identity()
+    assert replace(adaptive, rtol=1e-6).identity() != adaptive.identity()
+    assert replace(SPEC, dtype="float64").identity() != same
+
+
+def test_sampling_leaves_the_precision_of_others_alone(denoise):
+    for dtype in ("float32", "float64"):
+        for _ in sample_batches(denoise, BANK, replace(SPEC, dtype=dtype)):
+            assert not jax.config.jax_enable_x64
+            with jax.enable_x64(True):
+                assert jnp.zeros(1).dtype == jnp.float64
+
+
 def test_a_flow_map_is_refused():
     class Consistency:
         is_flow_map = True
