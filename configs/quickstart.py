@@ -18,7 +18,7 @@ def get_config(scale: str = ""):
     config.data.n_train = 1500
     config.data.n_heldout = 297
     config.noise.n = 512
-    config.training.steps = 2000
+    config.training.steps = 1600
     config.training.learning_rate = 2e-3
     small = dict(multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=0.0)
     rc.add_models(
@@ -31,12 +31,12 @@ def get_config(scale: str = ""):
             preconditioning="vp_v",
             objective="v",
             network=dict(width=16, **small),
-            training=dict(steps=1500),
+            training=dict(steps=1200),
         ),
         uvit64_edm=rc.network_model(
             "uvit",
             network=dict(width=64, depth=2, num_heads=4, patch=2, noise_scale=250.0),
-            training=dict(steps=5000, learning_rate=3e-3),
+            training=dict(steps=4000, learning_rate=3e-3),
         ),
     )
     rc.use_baselines(config)
