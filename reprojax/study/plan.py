@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from rich import box
 from rich.table import Table
 
 from reprojax.models.families import Network, count_params
@@ -95,10 +96,13 @@ def print_plan(prepared: Prepared, reporter: Reporter) -> None:
     """Prints the cells with their costs; the times are rough, from `measured_flops_per_second`."""
     rate = measured_flops_per_second()
     study = prepared.study
-    table = Table(title=f"{study.name}: {len(study.cells)} cells, {prepared.bank.n} noises")
+    table = Table(
+        title=f"{study.name}: {len(study.cells)} cells, {prepared.bank.n} noises",
+        box=box.SIMPLE_HEAD,
+    )
     table.add_column("cell", no_wrap=True)
-    for column in ("N", "params", "GFLOP each", "train FLOP", "sample FLOP", "time"):
-        table.add_column(column, justify="right")
+    for column in ("N", "params", "GFLOP", "train FLOP", "sample FLOP", "time"):
+        table.add_column(column, justify="right", no_wrap=True)
     total = 0.0
     for cell in study.cells:
         plan = plan_cell(prepared, cell)
@@ -107,10 +111,10 @@ def print_plan(prepared: Prepared, reporter: Reporter) -> None:
         table.add_row(
             plan.name,
             f"{len(prepared.images.train(cell)):,}",
-            f"{plan.params:,}" if plan.params else "–",
-            f"{plan.forward_flops / 1e9:.3g}",
-            f"{plan.train_flops:.2e}" if plan.train_flops else "–",
-            f"{plan.sample_flops:.2e}",
+            f"{plan.params / 1e6:.3g} M" if plan.params else "–",
+            f"{plan.forward_flops / 1e9:.2g}",
+            f"{plan.train_flops:.1e}" if plan.train_flops else "–",
+            f"{plan.sample_flops:.1e}",
             duration(seconds),
         )
     reporter.console.print(table)
@@ -118,7 +122,7 @@ def print_plan(prepared: Prepared, reporter: Reporter) -> None:
     reporter.say(
         f"total about {duration(total)} on {len(devices)} x {devices[0].device_kind}, as if at the "
         f"{rate / 1e9:.0f} GFLOP/s of a small convolution timed here: rough, small networks take "
-        "several times longer"
+        "several times longer; GFLOP is one image forward"
     )
 
 
