@@ -99,9 +99,12 @@ def print_plan(prepared: Prepared, reporter: Reporter) -> None:
     table = Table(
         title=f"{study.name}: {len(study.cells)} cells, {prepared.bank.n} noises",
         box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+        caption="GFLOP: one image forward; train and sample: FLOP",
     )
     table.add_column("cell", no_wrap=True)
-    for column in ("N", "params", "GFLOP", "train FLOP", "sample FLOP", "time"):
+    for column in ("N", "params", "GFLOP", "train", "sample", "time"):
         table.add_column(column, justify="right", no_wrap=True)
     total = 0.0
     for cell in study.cells:
@@ -111,7 +114,7 @@ def print_plan(prepared: Prepared, reporter: Reporter) -> None:
         table.add_row(
             plan.name,
             f"{len(prepared.images.train(cell)):,}",
-            f"{plan.params / 1e6:.3g} M" if plan.params else "–",
+            f"{plan.params / 1e6:.2f} M" if plan.params else "–",
             f"{plan.forward_flops / 1e9:.2g}",
             f"{plan.train_flops:.1e}" if plan.train_flops else "–",
             f"{plan.sample_flops:.1e}",
@@ -122,7 +125,7 @@ def print_plan(prepared: Prepared, reporter: Reporter) -> None:
     reporter.say(
         f"total about {duration(total)} on {len(devices)} x {devices[0].device_kind}, as if at the "
         f"{rate / 1e9:.0f} GFLOP/s of a small convolution timed here: rough, small networks take "
-        "several times longer; GFLOP is one image forward"
+        "several times longer"
     )
 
 
