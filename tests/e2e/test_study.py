@@ -155,6 +155,26 @@ def test_sigterm_saves_and_the_same_command_resumes(tiny, tmp_path, start):
     assert process.returncode == 130 and f"resumed at step {saved.name}" in out
 
 
+def test_a_stop_in_sampling_keeps_what_is_sampled(tiny, tmp_path, start, reprojax):
+    workdir = tmp_path / "w"
+    arguments = [f"--config={tiny}", f"--workdir={workdir}", "--mode=sample"]
+    arguments += ["--config.noise.n=1200"]
+    process = start(*arguments)
+    wait_for(lambda: list(workdir.glob("cells/b_uvit-*/parts-*")), process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and "in sampling b_uvit at" in err
+    (part,) = workdir.glob("cells/b_uvit-*/parts-*/*.npz")
+    assert 0 < int(part.stem) < 1200
+    with np.load(part) as data:
+        kept = data["images"]
+    assert reprojax(*arguments)[0] == 0
+    with np.load(next(workdir.glob("cells/b_uvit-*/samples-*.npz"))) as data:
+        assert len(data["images"]) == 1200
+        np.testing.assert_array_equal(data["images"][: len(kept)], kept)
+    assert not list(workdir.glob("cells/*/parts-*"))
+
+
 def test_divergence_is_exit_3(tiny, tmp_path, reprojax):
     arguments = [f"--config={tiny}", f"--workdir={tmp_path / 'w'}"]
     code, _, err = reprojax(*arguments, "--config.training.learning_rate=1e30")

@@ -136,6 +136,18 @@ def test_the_second_call_and_other_seeds_do_not_recompile(digits):
     assert train_step._cache_size() == before
 
 
+def test_each_step_and_each_seed_draws_its_own_noise(digits):
+    spec = make_spec()
+    images = jnp.asarray(digits.train.images(0, 16))
+
+    def loss(step, seed):
+        state = spec.init(SHAPE, root_key(0)).replace(step=jnp.asarray(step, jnp.int32))
+        return float(train_step(state, images, None, root_key(seed), spec=spec)[1]["loss"])
+
+    assert loss(3, 0) == loss(3, 0)
+    assert len({loss(3, 0), loss(4, 0), loss(3, 1)}) == 3
+
+
 def test_accumulated_gradients_are_the_mean_of_their_micro_batches(digits):
     spec = make_spec(training=replace(BUDGET, accumulate=4))
     single = replace(spec, training=replace(BUDGET, accumulate=1))
