@@ -100,7 +100,10 @@ def pad(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def to_float(images: np.ndarray) -> np.ndarray:
-    """Maps uint8 0..255 to float32 in [-1, 1] as x / 127.5 - 1, in any shape."""
+    """Maps uint8 0..255 to float32 in [-1, 1] as x / 127.5 - 1, in any shape.
+
+    Serves arrays of NumPy on the host and of JAX on the device.
+    """
     return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 

@@ -44,14 +44,15 @@ def report_study(
         context.reporter.say(f"report: up to date at {page}")
         return
     samples = {c.name: read_samples(context, c)[0][:ROWS] for c in context.study.cells}
+    metrics = _metrics(context)
     inputs = ReportInputs(
         title=title,
         command=command,
         scores=scores,
         samples=samples,
         nearest=_nearest_images(context, samples),
-        metrics=_metrics(context),
-        facts=_facts(context),
+        metrics=metrics,
+        facts=_facts(context, metrics),
     )
     for folder in ("figures", "report"):
         context.workdir.own(folder)
@@ -94,7 +95,7 @@ def training_seconds(rows: list[dict]) -> float:
     return sum((b["images"] - a["images"]) / b["images_per_sec"] for a, b in pairwise(starts))
 
 
-def _facts(context: Context) -> dict[str, str]:
+def _facts(context: Context, metrics: dict[str, list[dict]]) -> dict[str, str]:
     study, device = context.study, jax.devices()[0]
     grid = study.sampler.grid
     origin = study.noise.path or f"seed {study.noise.seed}"
@@ -107,7 +108,7 @@ def _facts(context: Context) -> dict[str, str]:
         "versions": f"reprojax {reprojax.__version__}, jax {jax.__version__}, "
         f"Python {platform.python_version()}",
     }
-    for name, rows in _metrics(context).items():
+    for name, rows in metrics.items():
         facts[f"training {name}"] = f"{training_seconds(rows):,.0f} s in steps"
     for cell in study.cells:
         trained_on = cell_facts(context, cell).get("device")

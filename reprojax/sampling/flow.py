@@ -188,19 +188,18 @@ def _pad(a: np.ndarray | None, size: int) -> np.ndarray | None:
 def _solver_fn(denoise: DenoiseFn, spec: SamplerSpec, mesh: Mesh) -> Callable:
     dtype = np.dtype(spec.dtype)
     put = lambda a: None if a is None else jax.device_put(a, batch_sharding(mesh))  # noqa: E731
-    scalar = lambda *v: jnp.asarray(v, dtype) if len(v) > 1 else jnp.asarray(v[0], dtype)  # noqa: E731
-    grid = spec.grid
     if not spec.adaptive:
         table = SolverTable(*(jnp.asarray(a, dtype) for a in spec.table()))
-        sigma_max = scalar(spec.grid.sigmas(spec.kernel)[0])
 
         def fixed(z, cond):
-            x = run_table(denoise, put(z.astype(dtype)), table, sigma_max, put(cond))
+            x = run_table(denoise, put(z.astype(dtype)), table, table.sigma[0], put(cond))
             return x, np.full(len(z), len(table.sigma), np.float64)
 
         return fixed
 
-    ends, tolerances = scalar(grid.sigma_max, grid.sigma_min), scalar(spec.rtol, spec.atol)
+    grid = spec.grid
+    ends = jnp.asarray([grid.sigma_max, grid.sigma_min], dtype)
+    tolerances = jnp.asarray([spec.rtol, spec.atol], dtype)
 
     def adaptive(z, cond):
         z, cond = put(z.astype(dtype)), put(cond)

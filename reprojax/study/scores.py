@@ -69,10 +69,11 @@ def score_study(context: Context, identity: str) -> int:
     train_sets = {_key(c.data): real_set(images.train(c), descriptor) for c in study.cells}
     heldout = _heldout(images, descriptor)
     taus = _thresholds(context, descriptor, train_sets[_key(images.largest)], heldout)
+    sampled = {cell.name: read_samples(context, cell) for cell in study.cells}
     samples = [
         SampleSet(
             name=cell.name,
-            images=read_samples(context, cell)[0],
+            images=sampled[cell.name][0],
             features=read_features(context, cell, descriptor),
             train=_key(cell.data),
         )
@@ -94,7 +95,7 @@ def score_study(context: Context, identity: str) -> int:
         "noise": {"fingerprint": context.noise_fingerprint, **context.bank.describe()},
         "data": {"source": study.data.source.name, "shape": list(images.shape)},
         "sampling": {**study.sampler.identity(), "matmul_precision": MATMUL_PRECISION},
-        "cells": {cell.name: _cell_row(context, cell) for cell in study.cells},
+        "cells": {c.name: _cell_row(context, c, sampled[c.name][1]) for c in study.cells},
         "pairs": pairs,
         "models": models,
     }
@@ -128,10 +129,9 @@ def _key(data: DataSpec) -> str:
     return f"{data.part}-{data.n_train}"
 
 
-def _cell_row(context: Context, cell: Cell) -> dict[str, Any]:
+def _cell_row(context: Context, cell: Cell, nfe: float) -> dict[str, Any]:
     network = cell.kind == "network"
     keywords = dict(cell.network)
-    _, nfe = read_samples(context, cell)
     row = {
         "hash": context.hashes[cell.name],
         "kind": cell.kind,

@@ -12,6 +12,7 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
+from reprojax.data.transform import to_float
 from reprojax.denoisers.network import NetworkDenoiser
 from reprojax.diffusion.objectives import Objective
 from reprojax.diffusion.preconditioning import Preconditioning
@@ -104,13 +105,8 @@ def _init_state(root: jax.Array, *, spec: StepSpec, image_shape: tuple[int, ...]
     return jax.lax.with_sharding_constraint(state, spec.shardings(state))
 
 
-def to_unit_range(images: jax.Array) -> jax.Array:
-    """uint8 to float32 in [-1, 1], on the device."""
-    return images.astype(jnp.float32) / 127.5 - 1.0
-
-
 def _micro_loss(params, images, labels, key, spec: StepSpec) -> jax.Array:
-    x0 = to_unit_range(images)
+    x0 = to_float(images)
     if spec.training.flip:
         flips = uniform(stream(key, "flip"), (x0.shape[0], 1, 1, 1), 0.0, 1.0) < 0.5
         x0 = jnp.where(flips, x0[:, :, ::-1], x0)
@@ -197,7 +193,7 @@ def denoising_losses(
     Returns:
         float32 `[s]`.
     """
-    x0 = to_unit_range(images)
+    x0 = to_float(images)
 
     def at(data):
         sigma, i = data
