@@ -153,11 +153,71 @@ class EDM(Kernel):
         return jnp.asarray(t)
 
 
+@dataclass(frozen=True)
+class Cosine(Kernel):
+    """Cosine VP (arXiv 2102.09672 without its offset; 2202.00512): s = cos(pi t / 2), sigma = tan.
+
+    Its levels have no end; time is cut where they leave [low, high].
+    """
+
+    low: float = 0.002
+    high: float = 80.0
+
+    @property
+    def t_min(self) -> float:
+        """Where sigma = low."""
+        return 2.0 / math.pi * math.atan(self.low)
+
+    @property
+    def t_max(self) -> float:
+        """Where sigma = high."""
+        return 2.0 / math.pi * math.atan(self.high)
+
+    def scale(self, t: jax.Array) -> jax.Array:
+        """cos(pi t / 2)."""
+        return jnp.cos(0.5 * math.pi * t)
+
+    def sigma(self, t: jax.Array) -> jax.Array:
+        """tan(pi t / 2)."""
+        return jnp.tan(0.5 * math.pi * t)
+
+
+@dataclass(frozen=True)
+class RectifiedFlow(Kernel):
+    """The straight path x_t = (1 - t) x0 + t z (arXiv 2209.03003): s = 1 - t, sigma = t / (1 - t).
+
+    Its levels have no end; time is cut where they leave [low, high].
+    """
+
+    low: float = 0.002
+    high: float = 80.0
+
+    @property
+    def t_min(self) -> float:
+        """Where sigma = low."""
+        return self.low / (1.0 + self.low)
+
+    @property
+    def t_max(self) -> float:
+        """Where sigma = high."""
+        return self.high / (1.0 + self.high)
+
+    def scale(self, t: jax.Array) -> jax.Array:
+        """1 - t."""
+        return 1.0 - t
+
+    def sigma(self, t: jax.Array) -> jax.Array:
+        """t / (1 - t)."""
+        return t / (1.0 - t)
+
+
 KERNELS: dict[str, Callable[[], Kernel]] = {
     "vp": VariancePreserving,
     "subvp": SubVariancePreserving,
     "ve": VarianceExploding,
     "edm": EDM,
+    "cosine": Cosine,
+    "rf": RectifiedFlow,
 }
 
 

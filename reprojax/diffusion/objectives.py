@@ -40,12 +40,18 @@ def _v_weight(sigma: jax.Array, sigma_data: float) -> jax.Array:
     return 1.0 + sigma**-2
 
 
+def _velocity_weight(sigma: jax.Array, sigma_data: float) -> jax.Array:
+    return (1.0 + 1.0 / sigma) ** 2
+
+
 # name -> (draws sigma `[n]`, weight of sigma). "eps" and "v" are the squared error of the noise
-# and of v: the x0 error divided by c_out^2 of the matching preconditioning.
+# and of v, "velocity" that of the straight path's: the x0 error divided by c_out^2 of the matching
+# preconditioning.
 OBJECTIVES: dict[str, tuple[Callable, Callable]] = {
     "edm": (_lognormal_sigma, _edm_weight),
     "eps": (_uniform_t_sigma, _eps_weight),
     "v": (_uniform_t_sigma, _v_weight),
+    "velocity": (_uniform_t_sigma, _velocity_weight),
 }
 
 

@@ -66,12 +66,22 @@ def ve(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
     return Coefficients(one, sigma, one, jnp.log(0.5 * sigma))
 
 
+def rf(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
+    """The network predicts the velocity z - x0 of the straight path (arXiv 2209.03003).
+
+    In its own coordinates x0 = x_t - t v, with s = 1 - t = 1 / (1 + sigma).
+    """
+    s = 1.0 / (1.0 + sigma)
+    return Coefficients(s, -sigma * s, s, (TIME_STEPS - 1) * sigma * s)
+
+
 PRECONDITIONINGS: dict[str, Callable[[jax.Array, Kernel, float], Coefficients]] = {
     "edm": edm,
     "vp_eps": vp_eps,
     "vp_v": vp_v,
     "subvp_eps": subvp_eps,
     "ve": ve,
+    "rf": rf,
 }
 
 

@@ -19,7 +19,7 @@ MAX_STEPS = 16_384
 @partial(jax.jit, static_argnames=("solver", "mesh"))
 def solve_adaptive(
     denoise: DenoiseFn,
-    z: jax.Array,
+    x: jax.Array,
     ends: jax.Array,
     tolerances: jax.Array,
     cond: jax.Array | None,
@@ -27,32 +27,32 @@ def solve_adaptive(
     solver: str,
     mesh: Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Solves dx / dlog(sigma) = x - D(x; sigma) from sigma_max to sigma_min.
+    """Solves dx / dlog(sigma) = x - D(x; sigma) from one noise level to another.
 
     The step size is controlled per sample (`vmap` over solves): a joint solve would couple the
     samples, and an image would depend on its neighbours in the batch.
 
     Args:
         denoise: a DenoiseFn.
-        z: `[b, h, w, c]` unit noise; its dtype is the state's.
-        ends: `[2]`, sigma_max and sigma_min.
+        x: `[b, h, w, c]`, the state at the first level; its dtype is kept.
+        ends: `[2]`, from which sigma to which: sigma_max, sigma_min to sample.
         tolerances: `[2]`, rtol and atol.
         cond: `[b]` int32 labels or None.
         solver: a key of `ADAPTIVE`.
         mesh: devices that share the batch, each looping until its own samples are done.
 
     Returns:
-        x at sigma_min `[b, h, w, c]`, and evaluations of the denoiser per sample, int32 `[b]`.
+        x at the second level `[b, h, w, c]`, and evaluations per sample, int32 `[b]`.
     """
     run = partial(_solve_batch, solver)
     if mesh is not None:
         whole, split = PartitionSpec(), PartitionSpec(DATA_AXIS)
         specs = (whole, split, whole, whole, split)
         run = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)
-    return run(denoise, z, ends, tolerances, cond)
+    return run(denoise, x, ends, tolerances, cond)
 
 
-def _solve_batch(solver, denoise, z, ends, tolerances, cond):
+def _solve_batch(solver, denoise, x, ends, tolerances, cond):
     make, evaluations = ADAPTIVE[solver]
     start, stop = jnp.log(ends[0]), jnp.log(ends[1])
 
@@ -68,11 +68,11 @@ def _solve_batch(solver, denoise, z, ends, tolerances, cond):
             start,
             stop,
             dt0=None,
-            y0=ends[0] * x,
+            y0=x,
             args=label,
             stepsize_controller=controller,
             max_steps=MAX_STEPS,
         )
         return solution.ys[0], 2 + evaluations * solution.stats["num_steps"]
 
-    return jax.vmap(solve, in_axes=(0, None if cond is None else 0))(z, cond)
+    return jax.vmap(solve, in_axes=(0, None if cond is None else 0))(x, cond)

@@ -14,11 +14,13 @@ from jax.sharding import Mesh
 
 from reprojax.diffusion.grids import GridSpec
 from reprojax.diffusion.kernels import EDM, Kernel
-from reprojax.errors import InputError, require_choice, require_number
+from reprojax.errors import InputError, require_choice, require_number, require_seed
 from reprojax.mesh import DATA_AXIS, batch_sharding, make_mesh, replicated
+from reprojax.rng import normal, root_key, stream
 from reprojax.sampling.adaptive import ADAPTIVE, solve_adaptive
 from reprojax.sampling.noise import NoiseBank
-from reprojax.sampling.solvers import ALIASES, HISTORY, SOLVERS, SolverTable, get_solver
+from reprojax.sampling.solvers import ALIASES, SOLVERS, get_solver
+from reprojax.sampling.tables import HISTORY, SolverTable
 from reprojax.types import DenoiseFn
 
 STATE_DTYPES = ("float32", "float64")
@@ -37,6 +39,8 @@ class SamplerSpec:
         batch_size: noises per call; rounded up to a multiple of the devices.
         rtol: relative tolerance of the adaptive solvers.
         atol: absolute tolerance of the adaptive solvers.
+        noise_seed: of the fresh noise of stochastic solvers, which is a function of (seed, image
+            index, evaluation) alone.
 
     Raises:
         InputError: a value outside what is allowed, naming it.
@@ -49,10 +53,12 @@ class SamplerSpec:
     batch_size: int = 64
     rtol: float = 1e-4
     atol: float = 1e-4
+    noise_seed: int = 0
 
     def __post_init__(self):
         require_choice("sampling.solver", self.solver, [*SOLVERS, *ALIASES, *ADAPTIVE])
         require_choice("sampling.dtype", self.dtype, STATE_DTYPES)
+        require_seed("sampling.noise_seed", self.noise_seed)
         for name in ("batch_size", "rtol", "atol"):
             require_number(f"sampling.{name}", getattr(self, name), above=0)
         self.grid.require_range_of(self.kernel)
@@ -61,6 +67,11 @@ class SamplerSpec:
     def adaptive(self) -> bool:
         """Whether steps are chosen by error control."""
         return self.solver in ADAPTIVE
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether fresh noise is drawn along the way."""
+        return not self.adaptive and get_solver(self.solver).stochastic
 
     def identity(self) -> dict[str, Any]:
         """What decides the images: only fields in use, aliases resolved, no batch size."""
@@ -73,12 +84,19 @@ class SamplerSpec:
                 chosen["rho"] = self.grid.rho
             if self.grid.name == "uniform_t":
                 chosen["kernel"] = [type(self.kernel).__name__, asdict(self.kernel)]
+            if self.stochastic:
+                chosen["noise_seed"] = self.noise_seed
         solver = ALIASES.get(self.solver, self.solver)
         return {"solver": solver, "dtype": self.dtype, "end": self.grid.end, **grid, **chosen}
 
     def table(self) -> SolverTable:
         """The coefficient table of a fixed-step solver."""
         return get_solver(self.solver).table(self.grid.sigmas(self.kernel))
+
+    def encoding_table(self) -> SolverTable:
+        """The table of the way back: over the same levels above 0, rising."""
+        sigmas = self.grid.sigmas(self.kernel)
+        return get_solver(self.solver).table(sigmas[sigmas > 0][::-1])
 
 
 class Samples(NamedTuple):
@@ -95,16 +113,22 @@ class Samples(NamedTuple):
 
 @jax.jit
 def run_table(
-    denoise: DenoiseFn, z: jax.Array, table: SolverTable, start: jax.Array, cond: jax.Array | None
+    denoise: DenoiseFn,
+    z: jax.Array,
+    table: SolverTable,
+    start: jax.Array,
+    cond: jax.Array | None,
+    keys: jax.Array | None = None,
 ) -> jax.Array:
     """Runs a solver table from x = start * z.
 
     Args:
         denoise: a DenoiseFn; a pytree, so its parameters are arguments of the compiled program.
-        z: `[b, h, w, c]` unit noise; its dtype is the state's.
+        z: `[b, h, w, c]`, unit noise (or whatever ``start`` scales); its dtype is the state's.
         table: rows in the dtype of ``z``.
         start: scalar, sigma_max.
         cond: `[b]` int32 labels or None.
+        keys: `[b]` PRNG keys of the fresh noise of each image, or None: none is added.
 
     Returns:
         x after the last row, `[b, h, w, c]`.
@@ -112,16 +136,29 @@ def run_table(
 
     def row(state, coefficients):
         x, anchor, history = state
-        sigma, to_x, to_anchor = coefficients
+        k, sigma, keep, to_x, to_anchor, deviation = coefficients
         denoised = denoise(x, jnp.full(x.shape[:1], sigma), cond)
-        seen = (x, anchor, denoised, *history[: HISTORY - 1])
+        kept = keep[0] * x + keep[1] * denoised
+        seen = (x, anchor, kept, *history[: HISTORY - 1])
         combine = lambda w: sum(w[i] * a for i, a in enumerate(seen))  # noqa: E731
-        return (combine(to_x), combine(to_anchor), seen[2:]), None
+        after = combine(to_x) + _fresh_noise(keys, k + 1, deviation, x)
+        return (after, combine(to_anchor), seen[2:]), None
 
     x = start * z
+    x = x + _fresh_noise(keys, 0, table.noise[0], x)
     state = (x, x, (jnp.zeros_like(x),) * HISTORY)
-    (x, _, _), _ = jax.lax.scan(row, state, table)
+    rows = jnp.arange(table.sigma.shape[0], dtype=jnp.uint32)
+    columns = (rows, table.sigma, table.keep, table.x, table.anchor, table.noise[1:])
+    (x, _, _), _ = jax.lax.scan(row, state, columns)
     return x
+
+
+def _fresh_noise(keys, k, deviation: jax.Array, like: jax.Array) -> jax.Array | float:
+    """deviation * n, n a function of each image's key and the row alone, float32 draws."""
+    if keys is None:
+        return 0.0
+    draw = lambda key: normal(jax.random.fold_in(key, k), like.shape[1:])  # noqa: E731
+    return deviation * jax.vmap(draw)(keys).astype(like.dtype)
 
 
 @jax.jit
@@ -158,20 +195,59 @@ def sample_batches(
     Raises:
         InputError: ``denoise`` is a flow map.
     """
-    if getattr(denoise, "is_flow_map", False):
-        raise InputError("sampling.solver", spec.solver, "a flow map has samplers of its own")
     mesh = mesh or make_mesh()
+    first = spec.grid.sigma_max
+    solve = _solver_fn(denoise, spec, mesh, to_noise=False)
+    for where, z in _blocks(bank.block, start, bank.n, _batch_size(spec, mesh)):
+        yield solve(first * z.astype(spec.dtype), where, cond)
+
+
+def encode_batches(
+    denoise: DenoiseFn,
+    images: np.ndarray,
+    spec: SamplerSpec,
+    *,
+    mesh: Mesh | None = None,
+    cond: np.ndarray | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The way back: images at sigma_min to the noises that the same equation leads them to.
+
+    The solver runs over the same levels in rising order. A grid that ends at 0 is left at its last
+    positive level: below it the equation has no way back.
+
+    Args:
+        denoise: a DenoiseFn.
+        images: `[n, h, w, c]` float in [-1, 1].
+        spec: the sampler.
+        mesh: devices to split a batch over; all by default.
+        cond: int32 `[n]` labels, or None.
+
+    Yields:
+        z = x(sigma_max) / sigma_max, float32 `[b, h, w, c]`, and evaluations per image `[b]`.
+
+    Raises:
+        InputError: ``denoise`` is a flow map, or the sampler is stochastic.
+    """
+    if spec.stochastic:
+        raise InputError("sampling.solver", spec.solver, "a deterministic solver, to encode")
+    mesh = mesh or make_mesh()
+    solve = _solver_fn(denoise, spec, mesh, to_noise=True)
+    block = lambda first, last: images[first:last]  # noqa: E731
+    for where, x in _blocks(block, 0, len(images), _batch_size(spec, mesh)):
+        x, nfe = solve(x.astype(spec.dtype), where, cond)
+        yield (x / spec.grid.sigma_max).astype(np.float32), nfe
+
+
+def _batch_size(spec: SamplerSpec, mesh: Mesh) -> int:
     devices = mesh.shape[DATA_AXIS]
-    size = -(-spec.batch_size // devices) * devices
-    with _numerics(spec):
-        solve = _solver_fn(jax.device_put(denoise, replicated(mesh)), spec, mesh)
-    for first in range(start, bank.n, size):
-        z = bank.block(first, min(first + size, bank.n))
-        labels = None if cond is None else cond[first : first + size]
-        with _numerics(spec):
-            images, nfe = solve(_pad(z, size), _pad(labels, size))
-            images, nfe = np.asarray(images, np.float32), np.asarray(nfe)
-        yield images[: len(z)], nfe[: len(z)]
+    return -(-spec.batch_size // devices) * devices
+
+
+def _blocks(block: Callable, start: int, n: int, size: int) -> Iterator[tuple[range, np.ndarray]]:
+    """Pieces of ``size`` rows; the range says which, and a last short piece repeats its rows."""
+    for first in range(start, n, size):
+        where = range(first, min(first + size, n))
+        yield where, _pad(np.asarray(block(where.start, where.stop)), size)
 
 
 @contextlib.contextmanager
@@ -181,34 +257,70 @@ def _numerics(spec: SamplerSpec) -> Iterator[None]:
         yield
 
 
-def _pad(a: np.ndarray | None, size: int) -> np.ndarray | None:
-    return None if a is None else np.resize(a, (size, *a.shape[1:]))
+def _pad(a: np.ndarray, size: int) -> np.ndarray:
+    return np.resize(a, (size, *a.shape[1:]))
 
 
-def _solver_fn(denoise: DenoiseFn, spec: SamplerSpec, mesh: Mesh) -> Callable:
-    dtype = np.dtype(spec.dtype)
-    put = lambda a: None if a is None else jax.device_put(a, batch_sharding(mesh))  # noqa: E731
-    if not spec.adaptive:
-        table = SolverTable(*(jnp.asarray(a, dtype) for a in spec.table()))
+def _placed(denoise: DenoiseFn, mesh: Mesh) -> DenoiseFn:
+    """On all devices, or divided over them where the denoiser says how (a large training set)."""
+    how = getattr(denoise, "placement", lambda mesh: replicated(mesh))
+    return jax.device_put(denoise, how(mesh))
 
-        def fixed(z, cond):
-            x = run_table(denoise, put(z.astype(dtype)), table, table.sigma[0], put(cond))
-            return x, np.full(len(z), len(table.sigma), np.float64)
 
-        return fixed
+def _solver_fn(denoise: DenoiseFn, spec: SamplerSpec, mesh: Mesh, *, to_noise: bool) -> Callable:
+    """A function (x `[size, h, w, c]`, range of its rows, all labels) to (images, evaluations)."""
+    if getattr(denoise, "is_flow_map", False):
+        raise InputError("sampling.solver", spec.solver, "a flow map has samplers of its own")
+    put = lambda a: jax.device_put(a, batch_sharding(mesh))  # noqa: E731
+    with _numerics(spec):
+        denoise = _placed(denoise, mesh)
+        solve = _adaptive_fn if spec.adaptive else _table_fn
+        solve = solve(denoise, spec, mesh, to_noise)
+        keys = stream(root_key(spec.noise_seed), "sampling-noise") if spec.stochastic else None
 
+    def run(x, where, cond):
+        with _numerics(spec):
+            indices = _pad(np.asarray(where, np.uint32), len(x))
+            labels = None if cond is None else put(_pad(cond[where.start : where.stop], len(x)))
+            fresh = None if keys is None else put(_image_keys(keys, indices))
+            images, nfe = solve(put(x), labels, fresh)
+            images, nfe = np.asarray(images), np.asarray(nfe, np.float64)
+        images = images if to_noise else images.astype(np.float32)
+        return images[: len(where)], nfe[: len(where)]
+
+    return run
+
+
+@jax.jit
+def _image_keys(key: jax.Array, indices: jax.Array) -> jax.Array:
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
+
+
+def _table_fn(denoise: DenoiseFn, spec: SamplerSpec, mesh: Mesh, to_noise: bool) -> Callable:
+    table = spec.encoding_table() if to_noise else spec.table()
+    table = SolverTable(*(jnp.asarray(a, spec.dtype) for a in table))
+    one = jnp.ones((), spec.dtype)
+
+    def solve(x, cond, keys):
+        x = run_table(denoise, x, table, one, cond, keys)
+        return x, np.full(len(x), len(table.sigma))
+
+    return solve
+
+
+def _adaptive_fn(denoise: DenoiseFn, spec: SamplerSpec, mesh: Mesh, to_noise: bool) -> Callable:
     grid = spec.grid
-    ends = jnp.asarray([grid.sigma_max, grid.sigma_min], dtype)
-    tolerances = jnp.asarray([spec.rtol, spec.atol], dtype)
+    ends = (grid.sigma_min, grid.sigma_max) if to_noise else (grid.sigma_max, grid.sigma_min)
+    ends = jnp.asarray(ends, spec.dtype)
+    tolerances = jnp.asarray([spec.rtol, spec.atol], spec.dtype)
 
-    def adaptive(z, cond):
-        z, cond = put(z.astype(dtype)), put(cond)
-        x, nfe = solve_adaptive(denoise, z, ends, tolerances, cond, solver=spec.solver, mesh=mesh)
-        if grid.end == "sigma_min":
-            return x, np.asarray(nfe, np.float64)
-        return _denoise_at(denoise, x, ends[1], cond), np.asarray(nfe, np.float64) + 1
+    def solve(x, cond, keys):
+        x, nfe = solve_adaptive(denoise, x, ends, tolerances, cond, solver=spec.solver, mesh=mesh)
+        if to_noise or grid.end == "sigma_min":
+            return x, nfe
+        return _denoise_at(denoise, x, ends[1], cond), nfe + 1
 
-    return adaptive
+    return solve
 
 
 def sample(
@@ -220,6 +332,25 @@ def sample(
     cond: np.ndarray | None = None,
 ) -> Samples:
     """Samples the whole bank; see `sample_batches`."""
-    batches = list(sample_batches(denoise, bank, spec, mesh=mesh, cond=cond))
-    images = np.concatenate([b[0] for b in batches])
-    return Samples(images, float(np.mean(np.concatenate([b[1] for b in batches]))))
+    return _joined(sample_batches(denoise, bank, spec, mesh=mesh, cond=cond))
+
+
+def encode(
+    denoise: DenoiseFn,
+    images: np.ndarray,
+    spec: SamplerSpec,
+    *,
+    mesh: Mesh | None = None,
+    cond: np.ndarray | None = None,
+) -> Samples:
+    """Encodes images as noises, float32 `[n, h, w, c]`; see `encode_batches`.
+
+    `load_noise`'s NoiseBank(array=...) takes them back to `sample`: with the same model the round
+    trip, with another the transplant.
+    """
+    return _joined(encode_batches(denoise, images, spec, mesh=mesh, cond=cond))
+
+
+def _joined(batches: Iterator[tuple[np.ndarray, np.ndarray]]) -> Samples:
+    images, nfe = zip(*batches, strict=True)
+    return Samples(np.concatenate(images), float(np.mean(np.concatenate(nfe))))

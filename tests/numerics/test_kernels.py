@@ -47,6 +47,20 @@ CLOSED = {
         lambda t: LOW * (HIGH / LOW) ** t,
     ),
     "edm": (lambda t: 0 * t, lambda t: np.sqrt(2 * t), lambda t: 1 + 0 * t, lambda t: t),
+    # alpha = cos, deviation = sin: f = -(pi / 2) tan, g^2 = d sin^2 / dt - 2 f sin^2 = pi tan
+    "cosine": (
+        lambda t: -np.pi / 2 * np.tan(np.pi * t / 2),
+        lambda t: np.sqrt(np.pi * np.tan(np.pi * t / 2)),
+        lambda t: np.cos(np.pi * t / 2),
+        lambda t: np.sin(np.pi * t / 2),
+    ),
+    # x_t = (1 - t) x0 + t z: f = -1 / (1 - t), g^2 = 2 t + 2 t^2 / (1 - t) = 2 t / (1 - t)
+    "rf": (
+        lambda t: -1 / (1 - t),
+        lambda t: np.sqrt(2 * t / (1 - t)),
+        lambda t: 1 - t,
+        lambda t: t,
+    ),
 }
 
 

@@ -12,6 +12,7 @@ from reprojax.errors import InputError
 from reprojax.rng import root_key
 
 KERNEL_OF = {"edm": "edm", "vp_eps": "vp", "vp_v": "vp", "subvp_eps": "subvp", "ve": "ve"}
+KERNEL_OF |= {"rf": "rf"}
 
 
 @pytest.fixture(autouse=True)
@@ -38,20 +39,33 @@ def test_the_perfect_prediction_gives_back_x0(name, point):
         "subvp_eps": z,
         "vp_v": alpha * z - noise * x0,
         "ve": -z,
+        "rf": z - x0,
         "edm": (x0 * sigma - 0.25 * z) / np.sqrt(sigma**2 + 0.25) / 0.5,
     }[name]
     denoised = c_skip * (x0 + sigma * z) + c_out * target
     np.testing.assert_allclose(denoised, x0, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["vp_eps", "vp_v", "subvp_eps"])
-def test_the_network_sees_x_t_of_its_kernel(name, point):
+@pytest.mark.parametrize(
+    "name, kernel",
+    [("vp_eps", "vp"), ("vp_v", "vp"), ("subvp_eps", "subvp"), ("vp_v", "cosine"), ("rf", "rf")],
+)
+def test_the_network_sees_x_t_of_its_kernel(name, kernel, point):
     """c_in undoes the unscaled coordinates: the input is s(t) (x0 + sigma z)."""
     _, _, sigma = point
-    kernel = make_kernel(KERNEL_OF[name])
+    kernel = make_kernel(kernel)
     t = kernel.t_of_sigma(jnp.asarray(sigma))
     c_in = Preconditioning(name, kernel)(jnp.asarray(sigma)).c_in
     np.testing.assert_allclose(c_in, kernel.scale(t), rtol=1e-9)
+
+
+def test_networks_read_time_of_their_own_kernel(point):
+    _, _, sigma = point
+    for name, kernel in (("vp_v", "cosine"), ("vp_v", "vp"), ("rf", "rf")):
+        kernel = make_kernel(kernel)
+        c_noise = Preconditioning(name, kernel)(jnp.asarray(sigma)).c_noise
+        want = 999 * np.asarray(kernel.t_of_sigma(jnp.asarray(sigma)))
+        np.testing.assert_allclose(c_noise, want, rtol=1e-8)
 
 
 def test_edm_has_unit_variance_in_and_out():
@@ -64,10 +78,12 @@ def test_edm_has_unit_variance_in_and_out():
     np.testing.assert_allclose(weight * c_out**2, 1.0, rtol=1e-12)
 
 
-@pytest.mark.parametrize("objective, preconditioning", [("eps", "vp_eps"), ("v", "vp_v")])
+@pytest.mark.parametrize(
+    "objective, preconditioning", [("eps", "vp_eps"), ("v", "vp_v"), ("velocity", "rf")]
+)
 def test_weights_turn_the_x0_error_into_the_error_of_the_prediction(objective, preconditioning):
-    sigma = jnp.geomspace(0.01, 100.0, 40)
-    kernel = make_kernel("vp")
+    sigma = jnp.geomspace(0.01, 70.0, 40)
+    kernel = make_kernel(KERNEL_OF[preconditioning])
     c_out = Preconditioning(preconditioning, kernel)(sigma).c_out
     weight = Objective(objective, kernel).weight(sigma)
     np.testing.assert_allclose(weight * c_out**2, 1.0, rtol=1e-12)
@@ -97,4 +113,4 @@ def test_unknown_names_are_refused():
         Preconditioning("edn")
     with pytest.raises(InputError, match="objective"):
         Objective("epsilon")
-    assert set(OBJECTIVES) == {"edm", "eps", "v"}
+    assert set(OBJECTIVES) == {"edm", "eps", "v", "velocity"}
