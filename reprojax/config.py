@@ -17,9 +17,10 @@ from ml_collections.config_dict import placeholder
 from reprojax.data.source import SourceSpec
 from reprojax.diffusion.grids import GridSpec
 from reprojax.diffusion.kernels import make_kernel
-from reprojax.errors import InputError, choices
+from reprojax.errors import InputError, choices, require_choice
 from reprojax.models.families import network_defaults
 from reprojax.sampling.flow import SamplerSpec
+from reprojax.study.analyses.specs import ANALYSES, make_analysis
 from reprojax.study.cells import Cell, DataSpec, NoiseSpec, ScoringSpec, Study
 from reprojax.training.spec import LoopSpec, TrainingSpec
 
@@ -43,8 +44,8 @@ def default_config(name: str) -> ConfigDict:
 
     Returns:
         A locked ConfigDict with the sections data, noise, sampling, scoring, training (the budget
-        that every model inherits), loop, report and models; ``hint`` is said to a user whose data
-        set is missing.
+        that every model inherits), loop, report, analyses and models; ``hint`` is said to a user
+        whose data set is missing.
     """
     data = _fields(SourceSpec) | {"source": "digits"} | _fields(DataSpec)
     sampling = _fields(SamplerSpec) | {"grid": GridSpec.name, "kernel": "edm"}
@@ -61,6 +62,7 @@ def default_config(name: str) -> ConfigDict:
             "training": _fields(TrainingSpec),
             "loop": _fields(LoopSpec),
             "report": {"title": ""},
+            "analyses": ConfigDict(sort_keys=False),
             "models": ConfigDict(sort_keys=False),
         }
     )
@@ -95,7 +97,7 @@ def network_model(family: str, **fields: Any) -> ConfigDict:
 
 
 def closed_form(family: str, **fields: Any) -> ConfigDict:
-    """One closed-form denoiser ("optimum" or "gaussian"); ``fields``: n_train or part."""
+    """One closed-form denoiser ("optimum", "gaussian", "population"); fields: n_train or part."""
     model = ConfigDict(
         {"family": family, "n_train": placeholder(int), "part": placeholder(str)}
     ).lock()
@@ -108,6 +110,21 @@ def add_models(config: ConfigDict, **models: ConfigDict) -> None:
     with config.unlocked():
         for name, model in models.items():
             config.models[name] = model
+
+
+def add_analysis(config: ConfigDict, name: str, **fields: Any) -> None:
+    """Asks for an analysis after the scores.
+
+    Args:
+        config: changed in place.
+        name: a key of `ANALYSES`.
+        **fields: of its settings; ``cells`` at least.
+    """
+    require_choice("analyses", name, ANALYSES)
+    section = ConfigDict(_fields(ANALYSES[name])).lock()
+    section.update(fields)
+    with config.unlocked():
+        config.analyses[name] = section
 
 
 def use_cifar10(config: ConfigDict, lab: str) -> None:
@@ -197,6 +214,7 @@ def make_study(config: ConfigDict) -> Study:
         sampler=sampler,
         scoring=_make(ScoringSpec, config.scoring),
         loop=_make(LoopSpec, config.loop),
+        analyses=tuple((k, make_analysis(k, v.to_dict())) for k, v in config.analyses.items()),
     )
 
 

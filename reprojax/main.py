@@ -66,7 +66,7 @@ def run(command: str) -> None:
     if mode == "report" and read_scores(workdir, prepared.identity) is None:
         allowed = "a folder in which this config was scored: first --mode=study or --mode=score"
         raise InputError("workdir", workdir, allowed)
-    last = {"study": "score", "report": "score"}.get(mode, mode)
+    last = {"study": "analyse", "report": "analyse"}.get(mode, mode)
     context = run_study(prepared, workdir, last=last, overwrite=_OVERWRITE.value, reporter=reporter)
     if mode in ("study", "report"):
         report_study(

@@ -23,6 +23,7 @@ from reprojax.errors import InputError, InterruptedRunError, ReprojaxError
 from reprojax.files import write_json
 from reprojax.sampling.noise import NoiseBank
 from reprojax.scoring.descriptors import ROWS, descriptor_class, unit_rows
+from reprojax.scoring.distance_rows import curve_rows, distance_rows
 from reprojax.scoring.scoreboard import SampleSet, TrainSet, score_all
 from reprojax.scoring.thresholds import (
     GL_TARGET,
@@ -135,8 +136,9 @@ def _run(args: argparse.Namespace) -> None:
     descriptor, sets, train, heldout = _described(args.descriptor, sets, train, heldout)
     tau_rp, tau_gl, calibration = _thresholds(descriptor, args.threshold, sets, train, heldout)
     key = TRAIN if train else None
+    samples = [SampleSet(name, s.images, s.features, key) for name, s in sets.items()]
     pairs, models = score_all(
-        [SampleSet(name, s.images, s.features, key) for name, s in sets.items()],
+        samples,
         {TRAIN: _as_train_set(train)} if train else {},
         _as_train_set(heldout) if heldout else None,
         descriptor,
@@ -151,6 +153,8 @@ def _run(args: argparse.Namespace) -> None:
         "pairs": pairs,
         "models": models,
         "calibration": calibration,
+        "distances": distance_rows(samples),
+        "rp_curves": curve_rows(samples),
     }
     try:
         write_json(out / "scores.json", scores)

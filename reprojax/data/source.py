@@ -13,6 +13,7 @@ from reprojax.data.cifar import read_cifar10
 from reprojax.data.digits import read_digits
 from reprojax.data.fashion import read_fashion_mnist
 from reprojax.data.files import read_images, read_npz
+from reprojax.data.mixture import read_mixture
 from reprojax.data.tfds_source import TfdsSource
 from reprojax.data.transform import Layout
 from reprojax.errors import InputError, require_choice
@@ -26,7 +27,10 @@ class SourceSpec:
         name: a key of `SOURCES`.
         path: file or folder; for ``tfds`` its data_dir; for ``samples`` an ``.npz`` of what a
             model drew, so that one model can teach another.
-        dataset: the TFDS name (``"cifar10"``, ``"celeb_a"``, ``"lsun/bedroom"``).
+        dataset: the TFDS name (``"cifar10"``, ``"celeb_a"``, ``"lsun/bedroom"``); for ``mixture``
+            KxR (``"8x4"``): 60,000 draws from K smooth Gaussians of rank R, whose population
+            denoiser is known (`reprojax.data.mixture`). Its labels are the components, and its
+            native layout is 8x8 with 1 channel.
         split: ``"train"``, ``"test"`` or ``"all"`` where there is a choice; any TFDS split.
         size: side of the square in pixels, 0 for native.
         channels: 1, 3, or 0 for native.
@@ -148,6 +152,11 @@ def _open_folder(spec: SourceSpec) -> ImageSource:
     return ArraySource(read_images(_require_path(spec), spec.layout))
 
 
+def _open_mixture(spec: SourceSpec) -> ImageSource:
+    _require_whole(spec)
+    return ArraySource(*read_mixture(spec))
+
+
 def _open_tfds(spec: SourceSpec) -> ImageSource:
     if not spec.dataset:
         raise InputError("data.dataset", "an empty name", "the name of a TFDS data set")
@@ -169,6 +178,7 @@ SOURCES: dict[str, Callable[[SourceSpec], ImageSource]] = {
     "digits": _open_digits,
     "fashion_mnist": _open_fashion_mnist,
     "cifar10": _open_cifar10,
+    "mixture": _open_mixture,
     "tfds": _open_tfds,
     "npz": _open_npz,
     "folder": _open_folder,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from reprojax.errors import InputError, choices, require_choice
-from reprojax.models.unet import UNet, check_unet
+from reprojax.models.unet import ConvUNet, UNet, check_conv_unet, check_unet
 from reprojax.models.uvit import UViT, check_uvit
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -28,6 +28,7 @@ class Family(NamedTuple):
 
 FAMILIES: dict[str, Family] = {
     "unet": Family(UNet, check_unet),
+    "conv_unet": Family(ConvUNet, check_conv_unet),
     "uvit": Family(UViT, check_uvit),
 }
 

@@ -94,6 +94,7 @@ class UNet(nn.Module):
     embedding: str = "positional"
     num_classes: int = 0
     dtype: Any = jnp.float32
+    middle_attention = True  # not a keyword: `ConvUNet` has none
 
     @nn.compact
     def __call__(
@@ -118,7 +119,7 @@ class UNet(nn.Module):
                 block = self._block(name, self.width * multiplier, attention=attention)
                 x = block(x, emb, train=train)
                 skips.append(x)
-        x = self._block("mid0", x.shape[-1], attention=True)(x, emb, train=train)
+        x = self._block("mid0", x.shape[-1], attention=self.middle_attention)(x, emb, train=train)
         x = self._block("mid1", x.shape[-1])(x, emb, train=train)
         for level, multiplier in reversed(list(enumerate(self.multipliers))):
             for i in range(self.num_blocks + 1):
@@ -159,6 +160,23 @@ class UNet(nn.Module):
         for name in ("embed0", "embed1"):
             emb = nn.silu(nn.Dense(4 * self.width, kernel_init=xavier, name=name)(emb))
         return emb
+
+
+class ConvUNet(UNet):
+    """The U-Net without any attention: what a pixel becomes depends on its surroundings alone.
+
+    The network that local score machines (arXiv 2412.20292) are to explain.
+    """
+
+    attention: tuple[int, ...] = ()
+    middle_attention = False
+
+
+def check_conv_unet(size: int, network: dict) -> None:
+    """Raises InputError as `check_unet` does, and where attention is asked for."""
+    check_unet(size, network)
+    if network["attention"]:
+        raise InputError("network.attention", network["attention"], "(): this family has none")
 
 
 def check_unet(size: int, network: dict) -> None:

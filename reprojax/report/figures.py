@@ -6,18 +6,45 @@ import io
 
 from matplotlib.figure import Figure
 
+from reprojax.report.ceiling_figure import ceiling_plate
+from reprojax.report.curve_figure import curve_plate
+from reprojax.report.encoding_figure import encoding_plate
 from reprojax.report.inputs import ReportInputs
+from reprojax.report.jacobian_figure import jacobian_plate
+from reprojax.report.local_figure import local_plates
 from reprojax.report.loss_figure import loss_plate
 from reprojax.report.model_figures import gl_plate
 from reprojax.report.pair_figures import bars_plate, heatmap_plate
 from reprojax.report.plotting import DPI, Plate
 from reprojax.report.samples_figure import samples_plate
+from reprojax.report.solver_figure import solver_plate
+from reprojax.report.theory_figure import theory_plate
+from reprojax.report.transport_figure import transport_plate
+
+MAKERS = (
+    samples_plate,
+    theory_plate,
+    heatmap_plate,
+    bars_plate,
+    curve_plate,
+    gl_plate,
+    transport_plate,
+    solver_plate,
+    encoding_plate,
+    jacobian_plate,
+    local_plates,
+    ceiling_plate,
+    loss_plate,
+)
 
 
 def draw_figures(inputs: ReportInputs) -> list[Plate]:
     """Draws every figure that the inputs have something for."""
-    makers = (samples_plate, heatmap_plate, bars_plate, gl_plate, loss_plate)
-    return [plate for make in makers if (plate := make(inputs))]
+    plates: list[Plate] = []
+    for make in MAKERS:
+        made = make(inputs) or []
+        plates += [made] if isinstance(made, Plate) else made
+    return plates
 
 
 def png_bytes(figure: Figure) -> bytes:

@@ -15,6 +15,7 @@ from reprojax.report.inputs import ReportInputs
 from reprojax.report.tables import print_scores
 from reprojax.report.write import write_report
 from reprojax.scoring.scoreboard import nearest
+from reprojax.study.analyses.run import read_analyses
 from reprojax.study.cells import DataSpec
 from reprojax.study.scores import read_scores, real_set, study_descriptor
 from reprojax.study.stages import Context, cell_facts, read_samples
@@ -39,7 +40,12 @@ def report_study(
     scores = read_scores(context.workdir.path, identity)
     print_scores(scores, context.reporter.console)
     page = context.workdir.path / "report" / "index.html"
-    stamp = {"scores": content_hash(scores), "reprojax": reprojax.__version__, "title": title}
+    analyses = read_analyses(context, identity)
+    stamp = {
+        "scores": content_hash([scores, analyses]),
+        "reprojax": reprojax.__version__,
+        "title": title,
+    }
     if not again and page.exists() and _read_stamp(context) == stamp:
         context.reporter.say(f"report: up to date at {page}")
         return
@@ -53,6 +59,7 @@ def report_study(
         nearest=_nearest_images(context, samples),
         metrics=metrics,
         facts=_facts(context, metrics),
+        analyses=analyses,
     )
     for folder in ("figures", "report"):
         context.workdir.own(folder)

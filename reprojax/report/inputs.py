@@ -23,6 +23,9 @@ class ReportInputs:
             ``images``, ``loss``, ...) and evaluation rows (``step`` with the lists ``sigma``,
             ``loss_train`` and ``loss_heldout``, the last of which may be None).
         facts: lines about environment and timing, shown as a table.
+        analyses: results of further studies by name, each as stored in its JSON file and drawn
+            by the figure of that subject: ``solvers``, ``encoding``, ``jacobian``, ``local``,
+            ``ceiling``. Names that no figure knows are left out.
     """
 
     title: str
@@ -32,3 +35,4 @@ class ReportInputs:
     nearest: Mapping[str, np.ndarray] = field(default_factory=dict)
     metrics: Mapping[str, list[dict]] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
+    analyses: Mapping[str, dict] = field(default_factory=dict)

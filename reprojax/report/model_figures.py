@@ -23,7 +23,7 @@ from reprojax.report.rows import ModelRow, main_models
 
 PANELS = (
     ("gl", "GL score", "held-out images"),
-    ("memorized", "memorized share", ""),
+    ("memorized", "memorized share", "held-out images"),
     ("frechet", "Fréchet distance", "training images"),
 )
 
@@ -53,8 +53,11 @@ def gl_plate(inputs: ReportInputs) -> Plate | None:
     _dot_legend(fig, rows, bool(marks))
     caption = "Each model with its 95 % interval."
     if marks:
-        told = " and ".join(f"for the {title} what {what} score" for title, what in marks)
-        caption += f" The black mark is the reference: {told}."
+        told = [
+            f"{what} score ({', '.join(title for title, w in marks if w == what)})"
+            for what in dict.fromkeys(what for _, what in marks)
+        ]
+        caption += f" The black mark is the reference: what {' and what '.join(told)}."
     gl = [row.gl["value"] for row in rows if row.gl]
     alt = f"Dots for {len(rows)} models" + (f"; GL {format_span(gl)}." if gl else ".")
     return Plate("gl", "New images, copies, and distance from the data", caption, alt, fig)

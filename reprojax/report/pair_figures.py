@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -17,13 +16,16 @@ from reprojax.report.plotting import (
     DIM,
     GREEN,
     INK,
+    MOST_PRINTED,
     ORANGE,
     PURPLE,
     SKY,
     Plate,
+    draw_matrix,
     error_lengths,
     label,
     new_figure,
+    share_bar,
     share_ticks,
     style_axes,
 )
@@ -37,8 +39,8 @@ PAIR_COLORS = {
     "contrast": DIM,
     "closed": ORANGE,
 }
-MOST_BARS = 60
-MOST_PRINTED = 20  # models up to which a heat map's cells have room for their value
+MOST_BARS, FIRST_BARS = 60, 40  # of more pairs than that, so many are drawn
+MOST_LARGE = 24  # models up to which a heat map has room for letters of the usual size
 
 
 def heatmap_plate(inputs: ReportInputs) -> Plate | None:
@@ -72,31 +74,18 @@ def heatmap_plate(inputs: ReportInputs) -> Plate | None:
 
 
 def _heatmap(names: list[str], values: np.ndarray):
-    n, cmap = len(names), colormaps["viridis"]
-    side = min(12.0, max(3.6, 0.56 * n + 2.4))
-    fig = new_figure(side + 0.6, side)
+    n = len(names)
+    side = 0.56 * n + 2.4 if n <= MOST_PRINTED else 0.26 * n + 4.2
+    side = min(12.0, max(3.6, side))
+    fig = new_figure(side + 0.6, side if n <= MOST_PRINTED else side - 0.4)
     ax = fig.add_subplot()
-    ax.set_facecolor("#f2f2f2")
-    image = ax.imshow(values, cmap=cmap, vmin=0, vmax=1)
-    for i, j in np.argwhere(np.isfinite(values)) if n <= MOST_PRINTED else ():
-        red, green, blue = cmap(values[i, j])[:3]
-        dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
-        text = format_share(values[i, j])
-        ax.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if dark else INK)
-    size = 8 if n <= MOST_PRINTED else 6
     labels = [label(name) for name in names]
-    ax.set_yticks(range(n), labels, fontsize=size)
-    ax.set_xticks(range(n), labels, fontsize=size, rotation=40, ha="right", rotation_mode="anchor")
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    ax.set_xticks(np.arange(0.5, n - 1), minor=True)
-    ax.set_yticks(np.arange(0.5, n - 1), minor=True)
-    ax.grid(which="minor", color="white", linewidth=1.5)
-    ax.tick_params(which="minor", length=0)
+    image = draw_matrix(ax, values, labels, labels)
+    ax.set_aspect("equal")
     ax.set_title("above the diagonal: RP; below: MAE score", fontsize=9, color=INK)
-    bar = fig.colorbar(image, ax=ax, shrink=0.7, ticks=[0, 0.5, 1])
-    bar.ax.set_yticklabels(["0", ".5", "1"], fontsize=8)
-    bar.outline.set_visible(False)
+    if n > MOST_LARGE:
+        ax.tick_params(labelsize=6)
+    share_bar(fig, image, ax)
     return fig
 
 
@@ -105,7 +94,7 @@ def bars_plate(inputs: ReportInputs) -> Plate | None:
     rows = main_pairs(inputs.scores)
     if not rows:
         return None
-    shown = rows[:MOST_BARS]
+    shown = rows if len(rows) <= MOST_BARS else rows[:FIRST_BARS]
     fig = new_figure(9.0, 0.27 * len(shown) + 1.2)
     ax = fig.add_subplot()
     for y, row in enumerate(shown):
@@ -118,7 +107,12 @@ def bars_plate(inputs: ReportInputs) -> Plate | None:
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("RP score", fontsize=9)
     _legend(fig, shown)
-    cut = f" The first {len(shown)} of {len(rows)} pairs." if len(rows) > len(shown) else ""
+    cut = ""
+    if len(rows) > len(shown):
+        cut = (
+            f" Of {len(rows)} pairs the first {len(shown)} are drawn, trained models before "
+            "closed forms and the highest RP first; the table has them all."
+        )
     caption = (
         "RP of each pair with its 95 % interval. The black tick is the chance floor: the same "
         f"score between samples of different noises.{cut}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -55,6 +55,11 @@ class NoiseBank:
         """The whole bank, in order, ``size`` noises at a time."""
         for start in range(0, self.n, size):
             yield self.block(start, min(start + size, self.n))
+
+    def first(self, n: int) -> NoiseBank:
+        """The bank of its first ``n`` noises, or of all if it has fewer."""
+        n = min(n, self.n)
+        return replace(self, n=n, array=None if self.array is None else self.array[:n])
 
     def describe(self) -> dict[str, object]:
         """How the bits came about: PRNG, partitionable flag, dtype, shape, seed and number."""

@@ -89,13 +89,13 @@ def score_all(
         InputError: two sets share a name or differ in n, or a set has fewer than 2 samples.
     """
     _require_comparable(samples)
-    tau_rp, tau_gl = _rounded(tau_rp), _rounded(tau_gl)
+    tau_rp, tau_gl = rounded(tau_rp), rounded(tau_gl)
     couples = list(combinations(samples, 2))
     judged = [s for s in samples if s.train is not None and s.train in train_sets]
     total, done = len(couples) + len(judged), 0
     pairs, models = [], []
     for a, b in couples:
-        pairs += [_plain(row.as_dict()) for row in _pair_scores(a, b, descriptor, tau_rp)]
+        pairs += [plain(row.as_dict()) for row in _pair_scores(a, b, descriptor, tau_rp)]
         done += 1
         if progress:
             progress(f"{a.name} | {b.name}", done, total)
@@ -105,7 +105,7 @@ def score_all(
         if sample.train not in judges:
             train = train_sets[sample.train]
             judges[sample.train] = _Judge(train, heldout, ruler, descriptor, tau_gl, sample.n)
-        models += [_plain(row.as_dict()) for row in judges[sample.train].scores(sample)]
+        models += [plain(row.as_dict()) for row in judges[sample.train].scores(sample)]
         done += 1
         if progress:
             progress(sample.name, done, total)
@@ -221,14 +221,15 @@ def _require_comparable(samples: Sequence[SampleSet]) -> None:
             raise InputError(f"samples {sample.name}", f"{sample.n} samples", "at least 2")
 
 
-def _rounded(x: float) -> float:
+def rounded(x: float) -> float:
+    """A number as scores.json has it, to six decimals."""
     return round(float(x), DECIMALS) + 0.0  # + 0.0 turns -0.0 into 0.0
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """The same JSON value with every float rounded."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return _rounded(value) if isinstance(value, float) else value
+        return [plain(item) for item in value]
+    return rounded(value) if isinstance(value, float) else value

@@ -15,10 +15,11 @@ from reprojax.errors import InputError, require_choice, require_number, require_
 from reprojax.files import content_hash
 from reprojax.models.families import FAMILIES
 from reprojax.sampling.flow import SamplerSpec
+from reprojax.study.analyses.specs import AnalysisSpec
 from reprojax.training.spec import LoopSpec, TrainingSpec
 
 SCHEMA = 1  # raised when the meaning of a cell's description changes
-CLOSED_FORMS = ("optimum", "gaussian")
+CLOSED_FORMS = ("optimum", "gaussian", "population")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Cell:
 
     Args:
         name: unique in the study.
-        family: a network family or a closed form ("optimum", "gaussian").
+        family: a network family, or a closed form: "optimum" and "gaussian" of its training images,
+            or "population", the distribution itself where the data source has one ("mixture").
         data: its training images.
         network: sorted (keyword, value) pairs of the family.
         kernel: perturbation kernel it is trained under.
@@ -172,6 +174,8 @@ class Study:
         sampler: of all cells.
         scoring: thresholds and descriptor.
         loop: how training is watched and saved; not part of the identity.
+        analyses: (name, settings) of what is measured beyond the scores; each file of theirs has an
+            identity of its own.
     """
 
     name: str
@@ -181,10 +185,19 @@ class Study:
     sampler: SamplerSpec = field(default_factory=SamplerSpec)
     scoring: ScoringSpec = field(default_factory=ScoringSpec)
     loop: LoopSpec = field(default_factory=LoopSpec)
+    analyses: tuple[tuple[str, AnalysisSpec], ...] = ()
 
     def __post_init__(self):
         if not self.cells:
             raise InputError("models", {}, "a study needs at least one model")
+        names = [cell.name for cell in self.cells]
+        for analysis, spec in self.analyses:
+            for name in spec.cells:
+                require_choice(f"analyses.{analysis}.cells", name, names)
+        for cell in self.cells:
+            if cell.family == "population" and self.data.source.name != "mixture":
+                allowed = "only of data.source 'mixture' is the population known"
+                raise InputError(f"models.{cell.name}.family", cell.family, allowed)
 
     def hash(self, cell_hashes: list[str], noise_fingerprint: str, heldout_fingerprint: str) -> str:
         """Identity of the scores: cells, noise, sampler, thresholds and held-out images."""

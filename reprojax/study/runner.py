@@ -9,6 +9,7 @@ from reprojax.errors import InputError
 from reprojax.mesh import DATA_AXIS, make_mesh
 from reprojax.sampling.noise import NoiseBank, load_noise
 from reprojax.scoring.descriptors import descriptor_class
+from reprojax.study.analyses.run import run_analyses
 from reprojax.study.cells import Cell, DataSpec, Study
 from reprojax.study.images import StudyImages
 from reprojax.study.progress import Reporter
@@ -19,7 +20,7 @@ from reprojax.training.loop import check_devices
 from reprojax.training.signals import StopRequest
 from reprojax.training.weights import load_weights, weights_metadata
 
-STAGES = ("train", "sample", "score")
+STAGES = ("train", "sample", "score", "analyse")
 
 
 @dataclass
@@ -89,7 +90,7 @@ def run_study(
     prepared: Prepared,
     workdir: str | Path,
     *,
-    last: str = "score",
+    last: str = "analyse",
     overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> Context:
@@ -136,7 +137,7 @@ def run_study(
 
 
 def _run_stages(context: Context, last: int, identity: str) -> dict[str, int]:
-    done = dict.fromkeys(("trained", "sampled", "described", "scored"), 0)
+    done = dict.fromkeys(("trained", "sampled", "described", "scored", "analysed"), 0)
     for cell in context.study.cells:
         done["trained"] += train_cell(context, cell)
         context.stop.check(f"after training {cell.name}")
@@ -147,4 +148,6 @@ def _run_stages(context: Context, last: int, identity: str) -> dict[str, int]:
     if last >= STAGES.index("score") and not scored:
         done["described"] = score_study(context, identity)
         done["scored"] = 1
+    if last >= STAGES.index("analyse"):
+        done["analysed"] = run_analyses(context, identity)
     return done

@@ -11,8 +11,10 @@ from reprojax.files import write_json
 from reprojax.models.families import count_params
 from reprojax.sampling.flow import MATMUL_PRECISION
 from reprojax.scoring.descriptors import Descriptor, descriptor_class
+from reprojax.scoring.distance_rows import curve_rows, distance_rows, transport_rows
 from reprojax.scoring.scoreboard import SampleSet, TrainSet, score_all
 from reprojax.scoring.thresholds import calibrate_gl, calibrate_rp
+from reprojax.scoring.transport import MAX_POINTS
 from reprojax.study.cells import Cell, DataSpec
 from reprojax.study.images import StudyImages, image_blocks, image_rows
 from reprojax.study.stages import (
@@ -98,9 +100,29 @@ def score_study(context: Context, identity: str) -> int:
         "cells": {c.name: _cell_row(context, c, sampled[c.name][1]) for c in study.cells},
         "pairs": pairs,
         "models": models,
+        **_beyond_thresholds(context, samples),
     }
     write_json(context.workdir.own(SCORES), scores)
     return described
+
+
+def _beyond_thresholds(context: Context, samples: list[SampleSet]) -> dict[str, Any]:
+    """Distances, RP curves, and transport from the first noises."""
+    check = lambda: context.stop.check("in scoring")  # noqa: E731
+    with context.reporter.task("distances", 3, "tables") as advance:
+        distances = distance_rows(samples)
+        advance(1, 3)
+        check()
+        curves = curve_rows(samples)
+        advance(2, 3)
+        noises = context.bank.first(MAX_POINTS).all()
+        first = [
+            SampleSet(s.name, s.images[:MAX_POINTS], s.features[:MAX_POINTS], s.train)
+            for s in samples
+        ]
+        transports = transport_rows(first, noises, check)
+        advance(3, 3)
+    return {"distances": distances, "rp_curves": curves, "transport": transports}
 
 
 def _heldout(images: StudyImages, descriptor: Descriptor) -> TrainSet | None:

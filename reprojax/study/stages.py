@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from reprojax.data.mixture import mixture_of
 from reprojax.data.transform import to_float, to_uint8
 from reprojax.denoisers.gaussian import gaussian_denoiser
 from reprojax.denoisers.network import NetworkDenoiser
@@ -140,6 +141,8 @@ def cell_denoiser(context: Context, cell: Cell) -> DenoiseFn:
         return empirical_optimum(to_float(subset.images()))
     if cell.family == "gaussian":
         return gaussian_denoiser(to_float(block) for block in image_blocks(subset))
+    if cell.family == "population":
+        return mixture_of(context.study.data.source).denoiser()
     module = cell_network(cell, context.images.shape)
     like = param_shapes(module, context.images.shape)
     trained = context.workdir.path / context.folder(cell) / "weights.safetensors"

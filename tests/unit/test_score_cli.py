@@ -63,6 +63,7 @@ def test_two_sets_with_training_and_heldout_images(files, capsys):
     argv += ["--train", "train.npz", "--heldout", "heldout.npz", "--noise", "noise.npz"]
     scores = run(*argv)
     keys = ["schema", "noise", "cells", "pairs", "models", "calibration"]
+    keys += ["distances", "rp_curves"]
     assert list(scores) == keys and scores["schema"] == 1
     assert scores["noise"] == {"fingerprint": NoiseBank(0, N, (4, 4, 3)).fingerprint(), "n": N}
     cell = scores["cells"]["a"]

@@ -1,0 +1,44 @@
+"""Is the encoding unique? Images to noises with one network, and back with another.
+
+    python -m reprojax.main --config=configs/encoding.py
+
+The networks of configs/fashion.py with the weights of results/fashion16 (run that first without
+them), two architectures and two kernels; held-out images and own samples are encoded by each and
+decoded by each.
+Data: Fashion-MNIST averaged to 16x16 (``apt-get install dataset-fashion-mnist``, or
+``--config.data.path``).
+Cost: see README (two CPU cores).
+Expect: the round trip through one network is exact up to its solver; the transplant from one
+network to another keeps the image far more often than chance, as reproducibility from the same
+noise says it must.
+"""
+
+from pathlib import Path
+
+from reprojax import config as rc
+
+WEIGHTS = Path(__file__).resolve().parents[1] / "results" / "fashion16" / "weights"
+
+
+def get_config(scale: str = ""):
+    rc.require_scale(scale, [])
+    config = rc.default_config("encoding")
+    config.data.update(source="fashion_mnist", split="all", size=16)
+    config.data.update(n_train=60_000, n_heldout=10_000)
+    config.hint = "apt-get install dataset-fashion-mnist"
+    config.noise.n = 256
+    unet = dict(multipliers=(1, 2), num_blocks=1, attention=(), dropout=0.0)
+    vit = dict(width=64, depth=2, num_heads=4, patch=2, noise_scale=250.0)
+    under_vp = dict(kernel="vp", preconditioning="vp_v", objective="v")
+    models = dict(
+        unet16_edm=dict(family="unet", network=dict(width=16, **unet)),
+        unet24_vp=dict(family="unet", network=dict(width=24, **unet), **under_vp),
+        uvit64_edm=dict(family="uvit", network=vit),
+    )
+    for name, fields in models.items():
+        weights = str(WEIGHTS / f"{name}.safetensors")
+        rc.add_models(config, **{name: rc.network_model(weights=weights, **fields)})
+    rc.add_models(config, gaussian=rc.closed_form("gaussian"))
+    rc.add_analysis(config, "encoding", cells=(*models, "gaussian"))
+    rc.add_analysis(config, "jacobian", cells=(*models, "gaussian"), n=8)
+    return config

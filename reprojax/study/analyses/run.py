@@ -1,0 +1,66 @@
+"""The stage after the scores: each analysis of a study leaves one JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from reprojax.files import content_hash, write_json
+from reprojax.study.analyses.ceiling import ceilings
+from reprojax.study.analyses.common import FOLDER
+from reprojax.study.analyses.encoding import encode_and_decode
+from reprojax.study.analyses.jacobian import jacobian_ranks
+from reprojax.study.analyses.local import local_scores
+from reprojax.study.analyses.solvers import sweep_solvers
+from reprojax.study.analyses.specs import AnalysisSpec
+from reprojax.study.stages import Context
+
+# by the keys of reprojax.study.analyses.specs.ANALYSES
+RUNNERS: dict[str, Callable[[Context, Any, str], dict[str, Any]]] = {
+    "solvers": sweep_solvers,
+    "encoding": encode_and_decode,
+    "jacobian": jacobian_ranks,
+    "ceiling": ceilings,
+    "local": local_scores,
+}
+
+
+def run_analyses(context: Context, identity: str) -> int:
+    """Runs the analyses of a scored study that are not there yet.
+
+    Args:
+        context: of the study.
+        identity: of its scores.
+
+    Returns:
+        How many were run.
+    """
+    done = 0
+    for name, spec in context.study.analyses:
+        if _read(context, name, spec, identity) is not None:
+            continue
+        found = RUNNERS[name](context, spec, identity)
+        path = context.workdir.own(f"{FOLDER}/{name}.json")
+        write_json(path, {"schema": 1, "identity": _identity(name, spec, identity), **found})
+        done += 1
+    return done
+
+
+def read_analyses(context: Context, identity: str) -> dict[str, dict[str, Any]]:
+    """The analyses of a study that have been run, by name."""
+    found = {name: _read(context, name, spec, identity) for name, spec in context.study.analyses}
+    return {name: result for name, result in found.items() if result is not None}
+
+
+def _identity(name: str, spec: AnalysisSpec, identity: str) -> str:
+    return content_hash([name, asdict(spec), identity])
+
+
+def _read(context: Context, name: str, spec: AnalysisSpec, identity: str) -> dict | None:
+    try:
+        found = json.loads((context.workdir.path / FOLDER / f"{name}.json").read_text())
+    except FileNotFoundError:
+        return None
+    return found if found["identity"] == _identity(name, spec, identity) else None

@@ -1,0 +1,169 @@
+"""The analyses that a study can ask for, and their settings; one frozen dataclass each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from reprojax.errors import InputError, choices, require_choice, require_number
+from reprojax.sampling.adaptive import ADAPTIVE
+from reprojax.sampling.solvers import ALIASES, SOLVERS
+
+
+@dataclass(frozen=True)
+class AnalysisSpec:
+    """Base of the analyses' settings.
+
+    Args:
+        cells: names of the study's cells that it looks at.
+        n: how many of the study's noises (or images) it uses, from the first on.
+    """
+
+    cells: tuple[str, ...] = ()
+    n: int = 256
+
+    def __post_init__(self):
+        if not self.cells:
+            raise InputError("cells", self.cells, "one or more names of models")
+        require_number("n", self.n, at_least=2)
+
+
+@dataclass(frozen=True)
+class SolverSweep(AnalysisSpec):
+    """Every solver at every cost against the limit that all of them have.
+
+    Args:
+        solvers: names of solvers; stochastic ones for contrast.
+        nfe: costs to spend; each solver takes the most steps that cost no more.
+        limit_nfe: cost of the limit, spent on Heun steps.
+        tolerances: rtol and atol of adaptive solvers, in place of costs.
+    """
+
+    solvers: tuple[str, ...] = tuple(SOLVERS)
+    nfe: tuple[int, ...] = (5, 8, 12, 16, 20, 28, 40, 64, 100)
+    limit_nfe: int = 1000
+    tolerances: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4)
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in self.solvers:
+            require_choice("solvers", name, [*SOLVERS, *ALIASES, *ADAPTIVE])
+        for nfe in (*self.nfe, self.limit_nfe):
+            require_number("nfe", nfe, at_least=1)
+        for tolerance in self.tolerances:
+            require_number("tolerances", tolerance, above=0)
+
+
+@dataclass(frozen=True)
+class Encoding(AnalysisSpec):
+    """Images to noises and back: round trips, and decoding with another model than encoded.
+
+    Args:
+        num_steps: solver steps each way, ended at sigma_min.
+    """
+
+    num_steps: int = 200
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_number("num_steps", self.num_steps, at_least=1)
+
+
+@dataclass(frozen=True)
+class JacobianRank(AnalysisSpec):
+    """Rank of the denoiser's Jacobian at noisy held-out (or else training) images.
+
+    Args:
+        sigmas: noise levels.
+        eta: share of the Frobenius norm that the rank's directions hold.
+    """
+
+    n: int = 16
+    sigmas: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 2.0, 4.0, 10.0, 30.0)
+    eta: float = 0.99
+
+    def __post_init__(self):
+        super().__post_init__()
+        for sigma in self.sigmas:
+            require_number("sigmas", sigma, above=0)
+        require_number("eta", self.eta, at_least=0, below=1)
+
+
+@dataclass(frozen=True)
+class Ceiling(AnalysisSpec):
+    """What another discretisation or another native range of noise changes in a closed form.
+
+    Args:
+        num_steps: the few Heun steps and the many that they are compared with.
+        sigma_max: where kernels start; each is compared with the first, with the many steps.
+    """
+
+    num_steps: tuple[int, int] = (18, 800)
+    sigma_max: tuple[float, ...] = (80.0, 100.0, 152.0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        for steps in self.num_steps:
+            require_number("num_steps", steps, at_least=1)
+        if len(self.num_steps) != 2:
+            raise InputError("num_steps", self.num_steps, "two numbers, few and many")
+        for sigma in self.sigma_max:
+            require_number("sigma_max", sigma, above=0)
+
+
+@dataclass(frozen=True)
+class LocalScores(AnalysisSpec):
+    """Samples of a network against those of a local score machine and other closed forms.
+
+    Args:
+        cells: the network first, on whose own training images the machine stands; then the cells
+            to set beside it.
+        calibrate_on: held-out images that the patch sizes are calibrated on.
+        radii: patch radii to choose from; a patch has the side 2 r + 1.
+        sigmas: noise levels to choose at.
+        equivariant: whether patches are compared across positions.
+    """
+
+    n: int = 64
+    calibrate_on: int = 16
+    radii: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 8, 12, 15)
+    sigmas: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
+    equivariant: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_number("calibrate_on", self.calibrate_on, at_least=1)
+        for radius in self.radii:
+            require_number("radii", radius, at_least=0)
+        for sigma in self.sigmas:
+            require_number("sigmas", sigma, above=0)
+
+
+ANALYSES: dict[str, type[AnalysisSpec]] = {
+    "solvers": SolverSweep,
+    "encoding": Encoding,
+    "jacobian": JacobianRank,
+    "ceiling": Ceiling,
+    "local": LocalScores,
+}
+
+
+def make_analysis(name: str, values: dict) -> AnalysisSpec:
+    """The settings of an analysis, checked.
+
+    Args:
+        name: a key of `ANALYSES`.
+        values: its fields.
+
+    Raises:
+        InputError: naming the field as ``analyses.<name>.<field>``.
+    """
+    require_choice("analyses", name, ANALYSES)
+    spec = ANALYSES[name]
+    names = [f.name for f in fields(spec)]
+    for field, value in values.items():
+        if field not in names:
+            raise InputError(f"analyses.{name}.{field}", value, choices(names, field))
+    try:
+        return spec(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except InputError as error:
+        raise InputError(f"analyses.{name}.{error.field}", error.value, error.allowed) from error
