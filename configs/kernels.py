@@ -33,7 +33,7 @@ def get_config(scale: str = ""):
     config.noise.n = 512
     # The levels that every kernel was trained at: VE begins at .02.
     config.sampling.update(sigma_min=0.02, sigma_max=80.0)
-    config.training.update(steps=4000, learning_rate=2e-3)
+    config.training.update(steps=3000, learning_rate=2e-3)
     unet = dict(width=16, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=0.0)
     for kernel, (preconditioning, objective) in KERNELS.items():
         fields = dict(

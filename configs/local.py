@@ -22,7 +22,7 @@ def get_config(scale: str = ""):
     config.data.update(n_train=2000, n_heldout=10_000)
     config.hint = "apt-get install dataset-fashion-mnist"
     config.noise.n = 256
-    config.training.update(steps=2500, learning_rate=2e-3)
+    config.training.update(steps=2000, learning_rate=2e-3)
     unet = dict(width=16, multipliers=(1, 2), num_blocks=1, dropout=0.0)
     rc.add_models(
         config,

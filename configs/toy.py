@@ -12,7 +12,7 @@ it has never seen; the empirical optimum itself moves towards the population wit
 
 from reprojax import config as rc
 
-SIZES = (16, 64, 256, 1024, 4096, 16384)
+SIZES = (16, 64, 256, 1024, 4096)
 
 
 def get_config(scale: str = ""):
