@@ -7,7 +7,8 @@ Data: Fashion-MNIST averaged to 8x8 (``apt-get install dataset-fashion-mnist``, 
 Cost: see README (two CPU cores).
 Expect: with few images both networks are the empirical optimum of their training set on most noises
 (RP with theory well above its chance), the wider one more; with many images they leave it and
-generalize (GL at its reference), and RP with theory falls towards chance.
+generalize (GL at its reference), and RP with theory falls towards chance. Its ceiling is what the
+optimum shares with itself when it is solved in more steps.
 """
 
 from reprojax import config as rc
@@ -37,4 +38,6 @@ def get_config(scale: str = ""):
             f"{form}_n{n}": rc.closed_form(form, n_train=n) for form in ("optimum", "gaussian")
         }
         rc.add_models(config, **closed)
+    optima = tuple(f"optimum_n{n}" for n in SIZES)
+    rc.add_analysis(config, "ceiling", cells=(*optima, f"gaussian_n{max(SIZES)}"), n=512)
     return config

@@ -44,7 +44,9 @@ class EmpiricalOptimum:
     the block. The logits are (x.y - |y|^2 / 2) / sigma^2: |x|^2 is the same for all i, and leaving
     it out keeps float32 exact where sigma is large. Where sigma is small they have an error of
     about 1e-4 / sigma^2 in float32, which decides between images that are nearly as close to x as
-    each other; so the logits of the `TIES` closest are computed again, from differences.
+    each other; so the logits of the `TIES` closest are computed again, from differences. Groups of
+    more images than that, a few grey levels apart, keep the error (unless the whole set is one such
+    group): a float64 ``x`` has none.
 
     Args:
         images: `[blocks, block, d]` float32, training images less ``centre``, padded with zeros.

@@ -33,6 +33,7 @@ from reprojax.training.step import StepSpec
 from reprojax.training.weights import load_weights, save_weights
 from reprojax.types import DenoiseFn
 
+SPLIT_BYTES = 1 << 30  # of training images, from which on devices share the optimum's
 PART = 1024  # noises per part file, so that a killed run of many noises loses few
 
 
@@ -138,7 +139,8 @@ def cell_denoiser(context: Context, cell: Cell) -> DenoiseFn:
     """The cell's denoiser: its trained or given weights, or its closed form."""
     subset = context.images.train(cell)
     if cell.family == "optimum":
-        return empirical_optimum(to_float(subset.images()))
+        images = to_float(subset.images())
+        return empirical_optimum(images, mesh=context.mesh if _is_large(images, context) else None)
     if cell.family == "gaussian":
         return gaussian_denoiser(to_float(block) for block in image_blocks(subset))
     if cell.family == "population":
@@ -148,6 +150,12 @@ def cell_denoiser(context: Context, cell: Cell) -> DenoiseFn:
     trained = context.workdir.path / context.folder(cell) / "weights.safetensors"
     params = load_weights(cell.weights or trained, like, f"models.{cell.name}.weights")
     return NetworkDenoiser(params, module, cell.precondition())
+
+
+def _is_large(images: np.ndarray, context: Context) -> bool:
+    """Whether a training set is worth the exchange between devices that dividing it costs."""
+    adaptive = context.study.sampler.adaptive  # solves a batch per device, with all images on each
+    return images.nbytes >= SPLIT_BYTES and context.mesh.devices.size > 1 and not adaptive
 
 
 def read_samples(context: Context, cell: Cell) -> tuple[np.ndarray, float] | None:

@@ -11,6 +11,7 @@ from reprojax.models.layers import GroupNorm, attend, num_groups
 
 SMALL = {
     "unet": dict(width=8, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=0.3),
+    "conv_unet": dict(width=8, multipliers=(1, 2), num_blocks=1, dropout=0.3),
     "uvit": dict(width=16, depth=2, num_heads=2, patch=2, dropout=0.3),
 }
 
@@ -53,6 +54,17 @@ def test_the_class_reaches_the_output(small):
     x = jnp.ones((3, 8, 8, 1))
     out = module.apply({"params": params}, x, jnp.zeros(3), jnp.arange(3))
     assert np.abs(out[0] - out[1]).max() > 1e-3 and np.abs(out[1] - out[2]).max() > 1e-3
+
+
+def test_the_convolutional_u_net_has_no_attention():
+    network = dict(width=8, multipliers=(1, 2), num_blocks=1)
+    for family, attends in (("conv_unet", False), ("unet", True)):
+        module = build_network(family, (8, 8, 1), {**network, "attention": ()})
+        params = init_params(module, (8, 8, 1), jax.random.key(0))
+        names = {k for path, _ in jax.tree_util.tree_leaves_with_path(params) for k in path}
+        assert any(getattr(k, "key", "") == "qkv" for k in names) == attends, family
+    with pytest.raises(InputError, match=r"network\.attention"):
+        build_network("conv_unet", (8, 8, 1), {**network, "attention": (4,)})
 
 
 def test_dropout_acts_in_training_only(small):

@@ -12,7 +12,7 @@ from reprojax.diffusion.grids import GridSpec
 from reprojax.errors import InputError
 from reprojax.mesh import make_mesh
 from reprojax.sampling import flow
-from reprojax.sampling.flow import SamplerSpec, sample, sample_batches
+from reprojax.sampling.flow import SamplerSpec, encode, sample, sample_batches
 from reprojax.sampling.noise import NoiseBank
 
 BANK = NoiseBank(0, 20, (4, 4, 1))
@@ -114,6 +114,58 @@ def test_sampling_leaves_the_precision_of_others_alone(denoise):
             assert not jax.config.jax_enable_x64
             with jax.enable_x64(True):
                 assert jnp.zeros(1).dtype == jnp.float64
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "edm_churn"])
+def test_fresh_noise_belongs_to_the_image_not_to_the_batch(denoise, solver):
+    spec = replace(SPEC, solver=solver)
+    want = sample(denoise, BANK, spec).images
+    for batch_size in (1, 7, 64):
+        got = sample(denoise, BANK, replace(spec, batch_size=batch_size)).images
+        np.testing.assert_allclose(got, want, atol=2e-5)
+    tail = np.concatenate([b for b, _ in sample_batches(denoise, BANK, spec, start=8)])
+    np.testing.assert_array_equal(tail, want[8:])
+    other = sample(denoise, BANK, replace(spec, noise_seed=1)).images
+    assert np.abs(other - want).max() > 0.3
+    assert replace(spec, noise_seed=1).identity() != spec.identity()
+    assert replace(SPEC, noise_seed=1).identity() == SPEC.identity()  # Heun draws none
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "edm_churn"])
+def test_stochastic_samples_have_the_distribution_of_the_data(solver):
+    """Of N(.2, .5^2), 32,000 draws; with fewer steps DDPM's smaller variance is too small."""
+    point = gaussian_denoiser([np.array([-0.3, 0.7]).reshape(2, 1, 1, 1)])  # mean .2, deviation .5
+    spec = replace(SPEC, solver=solver, grid=GridSpec(num_steps=800), batch_size=2000)
+    images = sample(point, NoiseBank(3, 32_000, (1, 1, 1)), spec).images
+    assert abs(images.mean() - 0.2) < 0.01 and abs(images.std() - 0.5) < 0.01
+
+
+def test_ancestral_noise_forgets_the_start(denoise):
+    """A deterministic solver's image is a function of its noise; ancestral sampling's hardly."""
+    limit = sample(denoise, BANK, replace(SPEC, grid=GridSpec(num_steps=100))).images
+    ancestral = replace(SPEC, solver="ddpm", grid=GridSpec(num_steps=200))
+    images = sample(denoise, BANK, ancestral).images
+    related = lambda a: np.corrcoef((a - a.mean(0)).ravel(), (limit - limit.mean(0)).ravel())[0, 1]  # noqa: E731
+    assert related(sample(denoise, BANK, replace(SPEC, solver="unipc_2")).images) > 0.99
+    assert abs(related(images)) < 0.4
+
+
+@pytest.mark.parametrize("solver", ["ddim", "heun", "dpm_solver_3", "unipc_2", "ipndm", "tsit5"])
+def test_encoding_is_the_way_back(denoise, solver):
+    grid = GridSpec(num_steps=100, end="sigma_min")
+    spec = replace(SPEC, solver=solver, grid=grid, dtype="float64", rtol=1e-6, atol=1e-6)
+    images = sample(denoise, BANK, spec).images
+    back = encode(denoise, images, spec)
+    limit = {"ddim": 0.3, "unipc_2": 3e-3}.get(solver, 1e-3)
+    np.testing.assert_allclose(back.images, BANK.all(), atol=limit)
+    assert back.images.dtype == np.float32 and back.nfe >= 100
+    batches = encode(denoise, images, replace(spec, batch_size=7)).images
+    np.testing.assert_allclose(batches, back.images, atol=1e-6)
+
+
+def test_a_stochastic_solver_does_not_encode(denoise):
+    with pytest.raises(InputError, match="deterministic solver, to encode"):
+        encode(denoise, np.zeros((2, 4, 4, 1), np.float32), replace(SPEC, solver="ddpm"))
 
 
 def test_a_flow_map_is_refused():
