@@ -39,12 +39,15 @@ def print_scores(scores: Mapping[str, Any], console: Console | None = None) -> N
         console.print(_table("Models", MODEL_COLUMNS, models, notes, console.width), "")
     if pairs:
         notes = "95 % intervals in brackets; chance: samples of different noises"
-        console.print(_table("Pairs", PAIR_COLUMNS, pairs, notes, console.width), "")
+        if len(pairs) > MAX_PAIRS:
+            notes += f"; the first {MAX_PAIRS} of {len(pairs)}, all of them are in scores.json"
+        console.print(_table("Pairs", PAIR_COLUMNS, pairs[:MAX_PAIRS], notes, console.width), "")
     console.print(Text(headline(scores)))
 
 
 MODEL_COLUMNS = ("model", "kind", "params", "N", "GL", "held-out", "mem.", "Fréchet", "ref")
 PAIR_COLUMNS = ("a", "b", "RP", "chance", "MAE score", "chance")
+MAX_PAIRS = 60  # in a terminal; the page has all
 WORDS = ("model", "kind", "a", "b")
 SPARED = ("kind", "params", "N")  # left out of a terminal too narrow for all, in this order
 
