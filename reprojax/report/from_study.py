@@ -11,6 +11,7 @@ import numpy as np
 
 import reprojax
 from reprojax.files import content_hash, write_json
+from reprojax.report.analysis_tables import print_analyses
 from reprojax.report.inputs import ReportInputs
 from reprojax.report.tables import print_scores
 from reprojax.report.write import write_report
@@ -41,6 +42,7 @@ def report_study(
     print_scores(scores, context.reporter.console)
     page = context.workdir.path / "report" / "index.html"
     analyses = read_analyses(context, identity)
+    print_analyses(analyses, context.reporter.console)
     stamp = {
         "scores": content_hash([scores, analyses]),
         "reprojax": reprojax.__version__,

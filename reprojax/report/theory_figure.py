@@ -31,6 +31,7 @@ from reprojax.report.rows import TRAINED, ModelRow, main_models, main_pairs
 
 FEWEST_SIZES = 3
 LEGEND_COLUMNS = 4
+PALE = "#aaaaaa"
 APART = 1.05  # factor between the same N of two groups, so that equal values do not hide
 REFERENCES = {  # closed form: its dash and its name
     "optimum": ("-", "optimum of the same images"),
@@ -77,11 +78,17 @@ def theory_plate(inputs: ReportInputs) -> Plate | None:
     rp = {frozenset((row.a, row.b)): row.rp for row in main_pairs(scores)}
     pfd = _distances(scores)
     models = {row.name: row for row in main_models(scores)}
-    panels = _panels(groups, cells, rp, pfd, models)
+    ceiling = _ceiling(inputs)
+    panels = _panels(groups, cells, rp, pfd, models, ceiling)
     if not panels:
         return None
-    fig = _draw(panels, sizes, groups, families)
+    fig = _draw(panels, sizes, groups, families, bool(ceiling))
     caption = _caption(scores, panels, families)
+    if ceiling:
+        caption += (
+            " Pale: the ceiling of RP with the optimum, that of the optimum itself between few and "
+            "many steps of the solver."
+        )
     values = [r["value"] for n, r in _series(groups, cells, rp, "optimum")]
     alt = (
         f"Curves over {format_count(sizes[0])} to {format_count(sizes[-1])} training images for "
@@ -173,15 +180,19 @@ def _panels(
     rp: Records,
     pfd: Records,
     models: Mapping[str, ModelRow],
+    ceiling: Mapping[int, float],
 ) -> dict[str, Callable[[Axes], None]]:
     """What there is something to draw of, by title."""
     panels: dict[str, Callable[[Axes], None]] = {}
-    for title, records, worst in (
-        ("RP with closed forms", rp, max),
-        ("PFD to closed forms (grey levels of 255)", pfd, min),
+    for title, records, worst, top in (
+        ("RP with closed forms", rp, max, ceiling),
+        ("PFD to closed forms (grey levels of 255)", pfd, min, {}),
     ):
         if any(_series(groups, cells, records, family) for family in REFERENCES):
-            panels[title] = lambda ax, r=records, w=worst: _closed(ax, groups, cells, r, w)
+            panels[title] = lambda ax, r=records, w=worst, t=top: (
+                _closed(ax, groups, cells, r, w),
+                _pale(ax, t),
+            )
     if any(models[n].gl for group in groups for n in group.names.values() if n in models):
         panels["GL and memorized share"] = lambda ax: _models(ax, groups, models)
     if _between(groups, rp):
@@ -194,6 +205,7 @@ def _draw(
     sizes: Sequence[int],
     groups: Sequence[Group],
     families: Sequence[str],
+    with_ceiling: bool,
 ) -> Figure:
     columns = len(panels) if len(panels) != 4 else 2
     rows = -(-len(panels) // columns)
@@ -209,11 +221,13 @@ def _draw(
             ax.set_ylim(-0.03, 1.03)
         else:
             ax.set_ylim(bottom=0)
-    _top_legend(fig, groups, families)
+    _top_legend(fig, groups, families, with_ceiling)
     return fig
 
 
-def _top_legend(fig: Figure, groups: Sequence[Group], families: Sequence[str]) -> None:
+def _top_legend(
+    fig: Figure, groups: Sequence[Group], families: Sequence[str], with_ceiling: bool
+) -> None:
     """Rows of networks, and beneath them a row of what they are compared with."""
     handles = [
         Line2D([], [], color=g.color, marker=g.marker, ms=4, label=label(g.label)) for g in groups
@@ -222,6 +236,10 @@ def _top_legend(fig: Figure, groups: Sequence[Group], families: Sequence[str]) -
     dashes = [REFERENCES[family] for family in families]
     handles += [Line2D([], [], color=INK, ls=dash, label=f"with the {t}") for dash, t in dashes]
     handles.append(Line2D([], [], color=DIM, linestyle=":", linewidth=1.2, label="chance"))
+    if with_ceiling:
+        handles.append(
+            Line2D([], [], color=PALE, linewidth=3, label="ceiling: optimum with itself")
+        )
     by_column = [handle for i in range(LEGEND_COLUMNS) for handle in handles[i::LEGEND_COLUMNS]]
     style = {"fontsize": 8, "frameon": False, "handlelength": 2.6}
     fig.legend(handles=by_column, loc="outside upper center", ncols=LEGEND_COLUMNS, **style)
@@ -262,6 +280,17 @@ def _chance(ax: Axes, chance: Mapping[int, float]) -> None:
         ax.plot(sizes, [chance[n] for n in sizes], ":", color=DIM, linewidth=1.2, zorder=1)
 
 
+def _ceiling(inputs: ReportInputs) -> dict[int, float]:
+    """Per ``n_train``, RP of the optimum solved in few steps with itself in many."""
+    rows = inputs.analyses.get("ceiling", {}).get("rows", ())
+    return {r["n_train"]: r["rp"] for r in rows if "steps" in r["change"] and r["other_ci95"]}
+
+
+def _pale(ax: Axes, values: Mapping[int, float]) -> None:
+    sizes = sorted(values)
+    ax.plot(sizes, [values[n] for n in sizes], color=PALE, linewidth=3, zorder=1)
+
+
 def _models(ax: Axes, groups: Sequence[Group], models: Mapping[str, ModelRow]) -> None:
     reference: dict[int, float] = {}
     for group in groups:
@@ -274,10 +303,10 @@ def _models(ax: Axes, groups: Sequence[Group], models: Mapping[str, ModelRow]) -
         known = {n: row.gl["reference"] for n, row in rows if row.gl}
         reference |= {n: value for n, value in known.items() if value is not None}
     sizes = sorted(reference)
-    ax.plot(sizes, [reference[n] for n in sizes], color="#aaaaaa", linewidth=3, zorder=1)
+    _pale(ax, reference)
     handles = [Line2D([], [], color=INK, marker="o", ms=4, label="GL")]
     if sizes:
-        handles.append(Line2D([], [], color="#aaaaaa", linewidth=3, label="GL, held-out images"))
+        handles.append(Line2D([], [], color=PALE, linewidth=3, label="GL, held-out images"))
     if any(row.memorized for row in models.values()):
         style = {"linestyle": "--", "marker": "o", "ms": 4, "markerfacecolor": "white"}
         handles.append(Line2D([], [], color=INK, label="memorized", **style))

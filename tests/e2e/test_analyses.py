@@ -35,6 +35,7 @@ def test_every_analysis_leaves_numbers_and_a_figure(config, reprojax, tmp_path):
     workdir = tmp_path / "w"
     code, out, err = reprojax(config, f"--workdir={workdir}")
     assert (code, err) == (0, "") and "analysed 4" in out
+    assert "Evaluations until RP" in out and "own ceiling" in out and "Rank of the" in out
     found = {n: json.loads((workdir / "analyses" / f"{n}.json").read_text()) for n in NAMES}
     page = (workdir / "report" / "index.html").read_text()
     for figure in ("solvers", "encoding", "jacobian", "ceiling", "transport"):

@@ -1,0 +1,117 @@
+"""The analyses in the terminal: a short table each, the rest is in their figures and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from reprojax.report.formats import MISSING, format_count, format_distance, format_value
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Rows = Iterator[tuple[str, ...]]
+
+
+def print_analyses(analyses: Mapping[str, Mapping[str, Any]], console: Console) -> None:
+    """Prints a table for each analysis that has one.
+
+    Args:
+        analyses: by name, as `read_analyses` gives them.
+        console: where to.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    for name, (title, columns, rows) in TABLES.items():
+        if name not in analyses:
+            continue
+        table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+        for i, column in enumerate(columns):
+            words = i < columns.index(NUMBERS)
+            if column != NUMBERS:
+                table.add_column(column, justify="left" if words else "right", no_wrap=not words)
+        for row in rows(analyses[name]):
+            table.add_row(*(Text(text) for text in row))
+        console.print(table, "")
+
+
+def _reached(found: Mapping[str, Any]) -> Rows:
+    stochastic = {row["solver"] for row in found["rows"] if row["stochastic"]}
+    for row in found["reaches"]:
+        best = max(
+            (r for r in found["rows"] if (r["cell"], r["solver"]) == (row["cell"], row["solver"])),
+            key=lambda r: r["nfe"],
+        )
+        solver = row["solver"] + (" (stochastic)" if row["solver"] in stochastic else "")
+        costs = [MISSING if row[k] is None else f"{row[k]:.0f}" for k in ("nfe_90", "nfe_99")]
+        yield (row["cell"], solver, *costs, f"{best['nfe']:.0f}", _share(best))
+
+
+def _trips(found: Mapping[str, Any]) -> Rows:
+    for row in found["round_trips"]:
+        yield (row["cell"], row["cell"], row["source"], *_ends(row))
+    for row in found["transplants"]:
+        yield (row["a"], row["b"], row["source"], *_ends(row))
+
+
+def _ends(row: Mapping[str, Any]) -> Sequence[str]:
+    return _share(row), format_value(row["chance"], None), format_distance(row["pfd"])
+
+
+def _ceilings(found: Mapping[str, Any]) -> Rows:
+    for row in found["rows"]:
+        other = row["other_image"]
+        landed = MISSING if other is None else format_value(other, row["other_ci95"])
+        yield row["cell"], row["change"], landed, _share(row), format_distance(row["pfd"])
+
+
+def _ranks(found: Mapping[str, Any]) -> Rows:
+    for cell in dict.fromkeys(row["cell"] for row in found["rows"]):
+        rows = [row for row in found["rows"] if row["cell"] == cell]
+        top = max(rows, key=lambda row: row["rank"])
+        low, high = rows[0], rows[-1]
+        ends = [f"{row['rank']:.1f} at {row['sigma']:g}" for row in (low, top, high)]
+        yield (cell, *ends, format_count(found["dimension"]))
+
+
+def _locals(found: Mapping[str, Any]) -> Rows:
+    for row in found["models"]:
+        median = format_value(row["r2_median"], row["r2_median_ci95"])
+        yield row["name"], found["cell"], median, format_value(row["r2_mean"], row["r2_mean_ci95"])
+
+
+def _share(row: Mapping[str, Any]) -> str:
+    return format_value(row["rp"], row["ci95"])
+
+
+NUMBERS = "|"  # columns of words stand before it
+# name: (title, columns, rows)
+TABLES = {
+    "solvers": (
+        "Evaluations until RP with the limit is",
+        ("model", "solver", NUMBERS, ".90", ".99", "most", "RP there"),
+        _reached,
+    ),
+    "encoding": (
+        "Images encoded and decoded",
+        ("encoded by", "decoded by", "images", NUMBERS, "RP", "chance", "PFD"),
+        _trips,
+    ),
+    "ceiling": (
+        "The sampler's own ceiling",
+        ("model", "change", NUMBERS, "other image", "RP", "PFD"),
+        _ceilings,
+    ),
+    "jacobian": (
+        "Rank of the Jacobian",
+        ("model", NUMBERS, "smallest sigma", "most", "largest sigma", "dimension"),
+        _ranks,
+    ),
+    "local": (
+        "r² of each image",
+        ("model", "with", NUMBERS, "median", "mean"),
+        _locals,
+    ),
+}
