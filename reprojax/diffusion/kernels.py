@@ -154,24 +154,34 @@ class EDM(Kernel):
 
 
 @dataclass(frozen=True)
-class Cosine(Kernel):
-    """Cosine VP (arXiv 2102.09672 without its offset; 2202.00512): s = cos(pi t / 2), sigma = tan.
-
-    Its levels have no end; time is cut where they leave [low, high].
-    """
+class EndlessKernel(Kernel):
+    """Base of kernels whose levels have no end: time is cut where they leave [low, high]."""
 
     low: float = 0.002
     high: float = 80.0
 
+    def time(self, sigma: float) -> float:
+        """t(sigma) in closed form."""
+        raise NotImplementedError(type(self).__name__)
+
     @property
     def t_min(self) -> float:
         """Where sigma = low."""
-        return 2.0 / math.pi * math.atan(self.low)
+        return self.time(self.low)
 
     @property
     def t_max(self) -> float:
         """Where sigma = high."""
-        return 2.0 / math.pi * math.atan(self.high)
+        return self.time(self.high)
+
+
+@dataclass(frozen=True)
+class Cosine(EndlessKernel):
+    """Cosine VP (arXiv 2102.09672 without its offset, 2202.00512): alpha = cos, deviation = sin."""
+
+    def time(self, sigma: float) -> float:
+        """2 arctan(sigma) / pi."""
+        return 2.0 / math.pi * math.atan(sigma)
 
     def scale(self, t: jax.Array) -> jax.Array:
         """cos(pi t / 2)."""
@@ -183,24 +193,12 @@ class Cosine(Kernel):
 
 
 @dataclass(frozen=True)
-class RectifiedFlow(Kernel):
-    """The straight path x_t = (1 - t) x0 + t z (arXiv 2209.03003): s = 1 - t, sigma = t / (1 - t).
+class RectifiedFlow(EndlessKernel):
+    """The straight path x_t = (1 - t) x0 + t z (arXiv 2209.03003)."""
 
-    Its levels have no end; time is cut where they leave [low, high].
-    """
-
-    low: float = 0.002
-    high: float = 80.0
-
-    @property
-    def t_min(self) -> float:
-        """Where sigma = low."""
-        return self.low / (1.0 + self.low)
-
-    @property
-    def t_max(self) -> float:
-        """Where sigma = high."""
-        return self.high / (1.0 + self.high)
+    def time(self, sigma: float) -> float:
+        """sigma / (1 + sigma)."""
+        return sigma / (1.0 + sigma)
 
     def scale(self, t: jax.Array) -> jax.Array:
         """1 - t."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reprojax.errors import InputError
+from reprojax.scoring.pairs import require_same_shape
 from reprojax.scoring.rows import flat
 from reprojax.scoring.similarity import exact_threshold, paired_cosines
 from reprojax.scoring.stats import mean_interval
@@ -37,7 +37,7 @@ def pfd(a: np.ndarray, b: np.ndarray) -> tuple[float, tuple[float, float]]:
     Raises:
         InputError: the two sets differ in shape, or are too small.
     """
-    _require_pairs(a, b, 2)
+    require_same_shape(a, b, 2)
     squares = [np.mean((x - y) ** 2, axis=1) for x, y in _pair_blocks(a, b)]
     mean, (_, high) = mean_interval(np.concatenate(squares))
     value = float(np.sqrt(mean))
@@ -51,7 +51,7 @@ def pfd_chance(a: np.ndarray, b: np.ndarray) -> float:
     One pass over the images, in integers: Σ_{i≠j} |a_i − b_j|² is
     (n − 1) Σ_i (|a_i|² + |b_i|²) − 2 ((Σ_i a_i)·(Σ_j b_j) − Σ_i a_i·b_i).
     """
-    _require_pairs(a, b, 2)
+    require_same_shape(a, b, 2)
     n, squares, products, sum_a, sum_b = len(a), 0, 0, 0.0, 0.0
     for x, y in _pair_blocks(a, b):
         squares += int(np.einsum("nd,nd->", x, x) + np.einsum("nd,nd->", y, y))
@@ -75,7 +75,7 @@ def per_image_r2(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     Raises:
         InputError: the two sets differ in shape, or are empty.
     """
-    _require_pairs(a, b, 1)
+    require_same_shape(a, b, 1)
     return np.concatenate([_squared_correlation(x, y) for x, y in _pair_blocks(a, b)])
 
 
@@ -95,7 +95,7 @@ def determination(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     Raises:
         InputError: the two sets differ in shape, or are empty.
     """
-    _require_pairs(prediction, target, 1)
+    require_same_shape(prediction, target, 1)
     parts = []
     for x, y in _pair_blocks(prediction, target):
         error = np.sum((x - y) ** 2, axis=1)
@@ -119,7 +119,7 @@ def rp_curve(fa: np.ndarray, fb: np.ndarray, taus: Sequence[float] = CURVE_TAUS)
     Raises:
         InputError: the two sets differ in shape, or are empty.
     """
-    _require_pairs(fa, fb, 1)
+    require_same_shape(fa, fb, 1)
     cosines = np.sort(paired_cosines(fa, fb))
     limits = np.array([exact_threshold(tau) for tau in taus])
     return (len(cosines) - np.searchsorted(cosines, limits, side="right")) / len(cosines)
@@ -145,7 +145,7 @@ def rp_curve_chance(
     Raises:
         InputError: the two sets differ in shape, or are too small.
     """
-    _require_pairs(fa, fb, 2)
+    require_same_shape(fa, fb, 2)
     n, limits = len(fa), jnp.asarray(taus, jnp.float32)
     total = np.zeros(len(taus), np.int64)
     for column in range(0, n, ROWS):
@@ -186,9 +186,3 @@ def _squared_correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     scale = (moment(x, x) - sum_x**2) * (moment(y, y) - sum_y**2)
     r2 = np.minimum(1.0, covariance**2 / np.where(scale > 0, scale, 1.0))
     return np.where(scale > 0, r2, np.all(x == y, axis=1))
-
-
-def _require_pairs(a: np.ndarray, b: np.ndarray, least: int) -> None:
-    if a.shape != b.shape or len(a) < least:
-        allowed = f"two sets of one shape with at least {least} rows each"
-        raise InputError("samples", f"{a.shape} against {b.shape}", allowed)

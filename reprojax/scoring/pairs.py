@@ -49,13 +49,13 @@ def rp(fa: np.ndarray, fb: np.ndarray, tau: float) -> float:
     Raises:
         InputError: the two sets differ in shape, or are empty.
     """
-    _require_same_shape(fa, fb, 1)
+    require_same_shape(fa, fb, 1)
     return float(np.mean(paired_cosines(fa, fb) > exact_threshold(tau)))
 
 
 def rp_chance(fa: np.ndarray, fb: np.ndarray, tau: float) -> float:
     """The RP of different noises: the mean over all i ≠ j; arguments as for `rp`, n at least 2."""
-    _require_same_shape(fa, fb, 2)
+    require_same_shape(fa, fb, 2)
     n = len(fa)
     return count_over(fa, fb, tau) / (n * (n - 1))
 
@@ -76,7 +76,7 @@ def mae_score(
     Raises:
         InputError: the two sets differ in shape, or are empty.
     """
-    _require_same_shape(images_a, images_b, 1)
+    require_same_shape(images_a, images_b, 1)
     a, b = _flat(images_a), _flat(images_b)
     return _mae_count(a, b, threshold, 0) / len(a)
 
@@ -88,7 +88,7 @@ def mae_chance(
 
     Arguments as for `mae_score`, n at least 2.
     """
-    _require_same_shape(images_a, images_b, 2)
+    require_same_shape(images_a, images_b, 2)
     a, b = _flat(images_a), _flat(images_b)
     shifts = range(1, min(MAX_SHIFTS, len(a) - 1) + 1)
     return sum(_mae_count(a, b, threshold, shift) for shift in shifts) / (len(a) * len(shifts))
@@ -113,7 +113,8 @@ def _flat(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), -1)
 
 
-def _require_same_shape(a: np.ndarray, b: np.ndarray, least: int) -> None:
+def require_same_shape(a: np.ndarray, b: np.ndarray, least: int) -> None:
+    """Raises InputError unless two sets have one shape and at least ``least`` rows."""
     if a.shape != b.shape or len(a) < least:
         allowed = f"two sets of one shape with at least {least} rows each"
         raise InputError("samples", f"{a.shape} against {b.shape}", allowed)
