@@ -61,3 +61,11 @@ def test_bad_files_are_named(tmp_path, case):
         path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(InputError, match=r"noise\.path"):
         load_noise(path, 13 if case == "few" else 12, SHAPE)
+
+
+def test_the_first_noises_are_a_bank_of_their_own():
+    bank = NoiseBank(3, 10, (2, 2, 1))
+    np.testing.assert_array_equal(bank.first(4).all(), bank.all()[:4])
+    loaded = NoiseBank(-1, 10, (2, 2, 1), bank.all())
+    assert loaded.first(4).fingerprint() == bank.first(4).fingerprint()
+    assert bank.first(99) == bank

@@ -1,0 +1,63 @@
+"""Analyses: their settings, and the arithmetic that needs no samples."""
+
+from dataclasses import replace
+
+import pytest
+
+from reprojax.diffusion.grids import GridSpec
+from reprojax.errors import InputError
+from reprojax.sampling.flow import SamplerSpec
+from reprojax.sampling.solvers import SOLVERS
+from reprojax.study.analyses.run import RUNNERS
+from reprojax.study.analyses.solvers import reaches, samplers_at, steps_for
+from reprojax.study.analyses.specs import ANALYSES, SolverSweep, make_analysis
+
+SAMPLER = SamplerSpec()
+
+
+def test_every_analysis_has_a_runner():
+    assert list(ANALYSES) == list(RUNNERS)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("end", ["zero", "sigma_min"])
+def test_a_solver_spends_what_it_may_and_no_more(solver, end):
+    sampler = replace(SAMPLER, grid=GridSpec(end=end))
+    cost = lambda steps: len(  # noqa: E731
+        replace(sampler, solver=solver, grid=GridSpec(num_steps=steps, end=end)).table().sigma
+    )
+    for nfe in (5, 8, 20, 31):
+        steps = steps_for(sampler, solver, nfe)
+        assert cost(steps) <= nfe < cost(steps + 1)
+
+
+def test_equal_steps_are_run_once_and_too_few_evaluations_not_at_all():
+    spec = SolverSweep(cells=("a",), nfe=(1, 2, 3, 4, 6, 7))
+    plans = list(samplers_at(replace(SAMPLER, grid=GridSpec(end="sigma_min")), "heun", spec))
+    assert [plan.grid.num_steps for plan in plans] == [1, 2, 3]
+    adaptive = list(samplers_at(SAMPLER, "tsit5", spec))
+    assert [plan.rtol for plan in adaptive] == list(spec.tolerances)
+
+
+def test_a_level_is_reached_where_rp_stays_above_it():
+    shares = {5: 0.5, 8: 0.92, 12: 0.88, 16: 0.95, 20: 1.0}
+    rows = [{"cell": "a", "solver": "x", "nfe": n, "rp": rp} for n, rp in shares.items()]
+    rows += [{"cell": "a", "solver": "y", "nfe": 5, "rp": 0.1}]
+    x, y = reaches(rows)
+    assert (x["nfe_90"], x["nfe_99"]) == (16, 20)
+    assert (y["nfe_90"], y["nfe_99"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "name, values, field",
+    [
+        ("solver", {}, "did you mean 'solvers'"),
+        ("solvers", {}, r"analyses\.solvers\.cells"),
+        ("solvers", {"cells": ["a"], "nfe": [0]}, r"analyses\.solvers\.nfe"),
+        ("local", {"cells": ["a"], "radius": [0]}, r"analyses\.local\.radius"),
+        ("ceiling", {"cells": ["a"], "sigma_max": [0.0]}, r"analyses\.ceiling\.sigma_max"),
+    ],
+)
+def test_settings_are_checked_and_named(name, values, field):
+    with pytest.raises(InputError, match=field):
+        make_analysis(name, values)
