@@ -14,7 +14,7 @@ exception is VE in its own parametrisation, which this budget does not train; "v
 
 from reprojax import config as rc
 
-# model: (kernel, preconditioning, objective). VE's own parametrisation feeds its network x as it is,
+# model: (kernel, preconditioning, objective). VE's own parametrisation feeds its network x as is,
 # up to 80 times the data; "ve_edm" has the same noise levels and loss with EDM's scaling, which
 # tells the kernel from the parametrisation.
 MODELS = {
