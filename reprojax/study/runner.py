@@ -9,7 +9,7 @@ from reprojax.errors import InputError
 from reprojax.mesh import DATA_AXIS, make_mesh
 from reprojax.sampling.noise import NoiseBank, load_noise
 from reprojax.scoring.descriptors import descriptor_class
-from reprojax.study.analyses.run import run_analyses
+from reprojax.study.analyses.run import check_analyses, run_analyses
 from reprojax.study.cells import Cell, DataSpec, Study
 from reprojax.study.images import StudyImages
 from reprojax.study.progress import Reporter
@@ -52,6 +52,7 @@ def prepare(study: Study) -> Prepared:
     """
     descriptor_class(study.scoring.descriptor)
     images = StudyImages(study)
+    check_analyses(study, images)
     devices = make_mesh().shape[DATA_AXIS]
     for cell in study.cells:
         if cell.kind == "network":

@@ -74,6 +74,21 @@ def test_every_analysis_leaves_numbers_and_a_figure(config, reprojax, tmp_path):
     assert again == found["jacobian"]
 
 
+@pytest.mark.parametrize(
+    "mistake, named",
+    [
+        ("--config.data.n_heldout=0", "data.n_heldout"),
+        ("--config.analyses.local.cells=('optimum',)", "first a network of at most 2000"),
+        ("--config.analyses.local.radii=(-1,)", "analyses.local.radii"),
+    ],
+)
+def test_what_the_local_score_machine_needs_is_said_first(mistake, named, tiny, reprojax, tmp_path):
+    config = extended(tiny, LOCAL)
+    code, _, err = reprojax(config, f"--workdir={tmp_path / 'w'}", mistake)
+    assert code == 2 and named in err and len(err.splitlines()) == 1, err
+    assert not (tmp_path / "w").exists()
+
+
 @pytest.mark.slow
 def test_the_local_score_machine_is_set_beside_a_network(tiny, reprojax, tmp_path):
     workdir = tmp_path / "w"
@@ -98,6 +113,8 @@ def test_the_local_score_machine_is_set_beside_a_network(tiny, reprojax, tmp_pat
         ("--config.analyses.ceiling.num_steps=(1,2,3)", "analyses.ceiling.num_steps"),
         ("--config.analyses.jacobian.n=1", "analyses.jacobian.n"),
         ("--config.analyses.solvers.tolerances=(0.0,)", "analyses.solvers.tolerances"),
+        ("--config.sampling.solver=ddpm", "for the analysis 'encoding'"),
+        ("--config.sampling.solver=tsit5", "for the analysis 'encoding'"),
         ("--config.models.gaussian.family=population", "models.gaussian.family"),
         ("--config.sampling.noise_seed=-1", "sampling.noise_seed"),
     ],

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from reprojax.data.transform import to_uint8
-from reprojax.errors import InputError
 from reprojax.files import content_hash, write_npz
 from reprojax.sampling.flow import SamplerSpec, sample_batches
 from reprojax.scoring.descriptors import Descriptor
@@ -50,9 +49,7 @@ class Ruler:
 def study_ruler(context: Context, identity: str) -> Ruler:
     """The ruler that the study's own scores were made with."""
     pairs = read_scores(context.workdir.path, identity)["pairs"]
-    tau = next((p["threshold"] for p in pairs if p["score"] == "rp"), None)
-    if tau is None:
-        raise InputError("analyses", context.study.name, "a study of two models or more")
+    tau = next(p["threshold"] for p in pairs if p["score"] == "rp")
     return Ruler(study_descriptor(context), tau)
 
 

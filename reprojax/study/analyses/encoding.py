@@ -16,10 +16,19 @@ from reprojax.scoring.distances import per_image_r2
 from reprojax.scoring.stats import mean_interval
 from reprojax.study.analyses.common import Ruler, cells_named, study_ruler
 from reprojax.study.analyses.specs import Encoding
-from reprojax.study.cells import Cell
+from reprojax.study.cells import Cell, Study
+from reprojax.study.images import StudyImages
 from reprojax.study.stages import Context, cell_denoiser, read_samples
 
 SOURCES = ("heldout", "samples")
+
+
+def check_encoding(study: Study, images: StudyImages, spec: Encoding) -> None:
+    """Raises InputError where the study's solver has no way back over fixed steps."""
+    sampler = study.sampler
+    if sampler.adaptive or sampler.stochastic:
+        allowed = "a deterministic solver of fixed steps, for the analysis 'encoding'"
+        raise InputError("sampling.solver", sampler.solver, allowed)
 
 
 def encode_and_decode(context: Context, spec: Encoding, identity: str) -> dict[str, Any]:
@@ -31,9 +40,6 @@ def encode_and_decode(context: Context, spec: Encoding, identity: str) -> dict[s
     """
     ruler, cells = study_ruler(context, identity), cells_named(context, spec.cells)
     sampler = context.study.sampler
-    if sampler.adaptive or sampler.stochastic:
-        allowed = "a deterministic solver of fixed steps, to encode with"
-        raise InputError("sampling.solver", sampler.solver, allowed)
     grid = replace(sampler.grid, num_steps=spec.num_steps, end="sigma_min")
     sampler = replace(sampler, grid=grid)
     found = {"round_trips": [], "transplants": [], "latents": []}

@@ -17,10 +17,21 @@ from reprojax.scoring.distances import determination, per_image_r2
 from reprojax.scoring.stats import mean_interval, median
 from reprojax.study.analyses.common import FOLDER, cells_named, float_samples
 from reprojax.study.analyses.specs import LocalScores
-from reprojax.study.cells import Cell
+from reprojax.study.cells import Cell, Study
+from reprojax.study.images import StudyImages
 from reprojax.study.stages import Context, cell_denoiser
 
 SHOWN = 10  # images per model that the figure gets
+
+
+def check_local(study: Study, images: StudyImages, spec: LocalScores) -> None:
+    """Raises InputError where the first cell is no network of few images, or none are held out."""
+    network = next(cell for cell in study.cells if cell.name == spec.cells[0])
+    if network.kind != "network" or len(images.train(network)) > MAX_IMAGES:
+        allowed = f"first a network of at most {MAX_IMAGES} training images"
+        raise InputError("analyses.local.cells", network.name, allowed)
+    if images.heldout is None:
+        raise InputError("data.n_heldout", 0, "images to calibrate the local score machine on")
 
 
 def local_scores(context: Context, spec: LocalScores, identity: str) -> dict[str, Any]:
@@ -32,9 +43,6 @@ def local_scores(context: Context, spec: LocalScores, identity: str) -> dict[str
     """
     network, *others = cells_named(context, spec.cells)
     subset = context.images.train(network)
-    if len(subset) > MAX_IMAGES:
-        allowed = f"a model of at most {MAX_IMAGES} training images"
-        raise InputError("analyses.local.cells", network.name, allowed)
     train = to_float(subset.images())
     calibration = _calibration(context, spec, network, train)
     sampler = context.study.sampler
@@ -65,8 +73,6 @@ def _calibration(
     context: Context, spec: LocalScores, network: Cell, train: np.ndarray
 ) -> dict[str, Any]:
     """Radii by noise level, chosen on held-out images; kept, since it takes minutes."""
-    if context.images.heldout is None:
-        raise InputError("data.n_heldout", 0, "images to calibrate the local score machine on")
     facts = [context.hashes[network.name], context.images.heldout.fingerprint, asdict(spec)]
     path = context.workdir.own(f"{FOLDER}/samples/radii-{content_hash(facts)}.json")
     if path.exists():

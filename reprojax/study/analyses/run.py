@@ -7,14 +7,17 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from reprojax.errors import InputError
 from reprojax.files import content_hash, write_json
 from reprojax.study.analyses.ceiling import ceilings
 from reprojax.study.analyses.common import FOLDER
-from reprojax.study.analyses.encoding import encode_and_decode
+from reprojax.study.analyses.encoding import check_encoding, encode_and_decode
 from reprojax.study.analyses.jacobian import jacobian_ranks
-from reprojax.study.analyses.local import local_scores
+from reprojax.study.analyses.local import check_local, local_scores
 from reprojax.study.analyses.solvers import sweep_solvers
 from reprojax.study.analyses.specs import AnalysisSpec
+from reprojax.study.cells import Study
+from reprojax.study.images import StudyImages
 from reprojax.study.stages import Context
 
 # by the keys of reprojax.study.analyses.specs.ANALYSES
@@ -25,6 +28,22 @@ RUNNERS: dict[str, Callable[[Context, Any, str], dict[str, Any]]] = {
     "ceiling": ceilings,
     "local": local_scores,
 }
+
+
+# what only some of them must have, found out before anything runs
+CHECKS: dict[str, Callable[[Study, StudyImages, Any], None]] = {
+    "encoding": check_encoding,
+    "local": check_local,
+}
+
+
+def check_analyses(study: Study, images: StudyImages) -> None:
+    """Raises InputError where a study cannot be analysed as it asks."""
+    if study.analyses and len(study.cells) < 2:
+        raise InputError("models", study.cells[0].name, "two models or more, to analyse them")
+    for name, spec in study.analyses:
+        if name in CHECKS:
+            CHECKS[name](study, images, spec)
 
 
 def run_analyses(context: Context, identity: str) -> int:
