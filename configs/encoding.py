@@ -39,6 +39,6 @@ def get_config(scale: str = ""):
         weights = str(WEIGHTS / f"{name}.safetensors")
         rc.add_models(config, **{name: rc.network_model(weights=weights, **fields)})
     rc.add_models(config, gaussian=rc.closed_form("gaussian"))
-    rc.add_analysis(config, "encoding", cells=(*models, "gaussian"))
+    rc.add_analysis(config, "encoding", cells=(*models, "gaussian"), n=128, num_steps=60)
     rc.add_analysis(config, "jacobian", cells=(*models, "gaussian"), n=8)
     return config

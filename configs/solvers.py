@@ -38,5 +38,5 @@ def get_config(scale: str = ""):
         optimum=rc.closed_form("optimum", n_train=1024),
         gaussian=rc.closed_form("gaussian"),
     )
-    rc.add_analysis(config, "solvers", cells=("unet16_edm", "optimum"))
+    rc.add_analysis(config, "solvers", cells=("unet16_edm", "optimum"), n=128)
     return config

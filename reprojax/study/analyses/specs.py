@@ -39,7 +39,7 @@ class SolverSweep(AnalysisSpec):
     """
 
     solvers: tuple[str, ...] = tuple(SOLVERS)
-    nfe: tuple[int, ...] = (5, 8, 12, 16, 20, 28, 40, 64, 100)
+    nfe: tuple[int, ...] = (6, 10, 14, 20, 30, 50, 100)
     limit_nfe: int = 1000
     tolerances: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4)
 
