@@ -23,9 +23,7 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "results" / "fashion16" / "weigh
 def get_config(scale: str = ""):
     rc.require_scale(scale, [])
     config = rc.default_config("encoding")
-    config.data.update(source="fashion_mnist", split="all", size=16)
-    config.data.update(n_train=60_000, n_heldout=10_000)
-    config.hint = "apt-get install dataset-fashion-mnist"
+    rc.use_fashion_lab(config)
     config.noise.n = 256
     unet = dict(multipliers=(1, 2), num_blocks=1, attention=(), dropout=0.0)
     vit = dict(width=64, depth=2, num_heads=4, patch=2, noise_scale=250.0)

@@ -31,9 +31,7 @@ MODELS = {
 def get_config(scale: str = ""):
     rc.require_scale(scale, [])
     config = rc.default_config("kernels")
-    config.data.update(source="fashion_mnist", split="all", size=8)
-    config.data.update(n_train=60_000, n_heldout=10_000)
-    config.hint = "apt-get install dataset-fashion-mnist"
+    rc.use_fashion_lab(config, size=8)
     config.noise.n = 512
     # The levels that every kernel was trained at: VE begins at .02.
     config.sampling.update(sigma_min=0.02, sigma_max=80.0)

@@ -18,9 +18,7 @@ from reprojax import config as rc
 def get_config(scale: str = ""):
     rc.require_scale(scale, [])
     config = rc.default_config("local")
-    config.data.update(source="fashion_mnist", split="all", size=16)
-    config.data.update(n_train=2000, n_heldout=10_000)
-    config.hint = "apt-get install dataset-fashion-mnist"
+    rc.use_fashion_lab(config, n_train=2000)
     config.noise.n = 256
     config.training.update(steps=2000, learning_rate=2e-3)
     unet = dict(width=16, multipliers=(1, 2), num_blocks=1, dropout=0.0)

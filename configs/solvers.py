@@ -23,9 +23,7 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "results" / "fashion16" / "weigh
 def get_config(scale: str = ""):
     rc.require_scale(scale, [])
     config = rc.default_config("solvers")
-    config.data.update(source="fashion_mnist", split="all", size=16)
-    config.data.update(n_train=60_000, n_heldout=10_000)
-    config.hint = "apt-get install dataset-fashion-mnist"
+    rc.use_fashion_lab(config)
     config.noise.n = 256
     config.training.update(steps=2500, learning_rate=2e-3)
     unet = dict(width=16, multipliers=(1, 2), num_blocks=1, attention=(), dropout=0.0)

@@ -20,9 +20,7 @@ WIDTHS = (8, 16)
 def get_config(scale: str = ""):
     rc.require_scale(scale, [])
     config = rc.default_config("theory")
-    config.data.update(source="fashion_mnist", split="all", size=8)
-    config.data.update(n_train=max(SIZES), n_heldout=2000)
-    config.hint = "apt-get install dataset-fashion-mnist"
+    rc.use_fashion_lab(config, size=8, n_train=max(SIZES), n_heldout=2000)
     config.noise.n = 512
     config.training.update(steps=4000, learning_rate=2e-3)
     unet = dict(multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=0.0)

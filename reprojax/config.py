@@ -142,10 +142,19 @@ def use_cifar10(config: ConfigDict, lab: str) -> None:
     config.hint = f"without CIFAR-10: python -m reprojax.main --config={lab}"
 
 
-def use_fashion_lab(config: ConfigDict) -> None:
-    """Fashion-MNIST averaged to 16x16, 60,000 to train and 10,000 held out: a laptop's scale."""
-    config.data.update(source="fashion_mnist", split="all", size=16)
-    config.data.update(n_train=60_000, n_heldout=10_000)
+def use_fashion_lab(
+    config: ConfigDict, size: int = 16, n_train: int = 60_000, n_heldout: int = 10_000
+) -> None:
+    """Fashion-MNIST averaged to a laptop's scale.
+
+    Args:
+        config: changed in place.
+        size: side in pixels.
+        n_train: training images.
+        n_heldout: held-out images; of 70,000 in all.
+    """
+    config.data.update(source="fashion_mnist", split="all", size=size)
+    config.data.update(n_train=n_train, n_heldout=n_heldout)
     config.hint = "apt-get install dataset-fashion-mnist, or try configs/quickstart.py"
 
 

@@ -43,7 +43,7 @@ def transport_plate(inputs: ReportInputs) -> Plate | None:
         Line2D([], [], marker="o", linestyle="", color=KIND_COLORS[k], label=KIND_LABELS[k])
         for k in shown
     ]
-    if any(_matched(row) is not None for row in rows):
+    if any(row.get("matched") is not None for row in rows):
         style = {"color": INK, "markerfacecolor": "white", "label": "noises paired alike"}
         handles.append(Line2D([], [], marker="D", ms=4, linestyle="", **style))
     if len(handles) > 1:
@@ -59,18 +59,13 @@ def transport_plate(inputs: ReportInputs) -> Plate | None:
         "images recovers: 1 is the pairing of least squared distance, 0 a random one"
         f" ({sampling_words(scores, max(row.get('n') or 0 for row in rows))})."
     )
-    if any(_matched(row) is not None for row in rows):
+    if any(row.get("matched") is not None for row in rows):
         caption += " Diamonds: the share of noises that the optimal pairing gives the same image."
     if costs:
         caption += f" Mean squared distance per pixel: {', '.join(costs)}."
     span = format_span(values, signed_share)
     alt = f"Dots for {len(rows)} models; share of the saving recovered {span}."
     return Plate("transport", "Distance from optimal transport", caption, alt, fig)
-
-
-def _matched(row: Mapping[str, Any]) -> float | None:
-    """Share of the noises whose image in the optimal pairing is the model's own."""
-    return row.get("matched", row.get("own"))
 
 
 def _dots(ax: Axes, rows: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> None:
@@ -83,7 +78,7 @@ def _dots(ax: Axes, rows: Sequence[Mapping[str, Any]], kinds: Mapping[str, str])
         color = KIND_COLORS.get(kinds.get(row["name"]), DIM)
         ax.plot([0, x], [y, y], color=color, linewidth=1.2, alpha=0.5)
         ax.plot(x, y, "o", color=color, ms=6)
-        if (share := _matched(row)) is not None:
+        if (share := row.get("matched")) is not None:
             ax.plot(share, y, "D", color=color, mfc="white", ms=4, zorder=1.9)
         ax.annotate(
             signed_share(x) if abs(x) >= 0.005 else ".00",

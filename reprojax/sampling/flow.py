@@ -114,19 +114,17 @@ class Samples(NamedTuple):
 @jax.jit
 def run_table(
     denoise: DenoiseFn,
-    z: jax.Array,
+    x: jax.Array,
     table: SolverTable,
-    start: jax.Array,
     cond: jax.Array | None,
     keys: jax.Array | None = None,
 ) -> jax.Array:
-    """Runs a solver table from x = start * z.
+    """Runs a solver table.
 
     Args:
         denoise: a DenoiseFn; a pytree, so its parameters are arguments of the compiled program.
-        z: `[b, h, w, c]`, unit noise (or whatever ``start`` scales); its dtype is the state's.
-        table: rows in the dtype of ``z``.
-        start: scalar, sigma_max.
+        x: `[b, h, w, c]`, the state at the table's first level; its dtype is kept.
+        table: rows in the dtype of ``x``.
         cond: `[b]` int32 labels or None.
         keys: `[b]` PRNG keys of the fresh noise of each image, or None: none is added.
 
@@ -144,7 +142,6 @@ def run_table(
         after = combine(to_x) + _fresh_noise(keys, k + 1, deviation, x)
         return (after, combine(to_anchor), seen[2:]), None
 
-    x = start * z
     x = x + _fresh_noise(keys, 0, table.noise[0], x)
     state = (x, x, (jnp.zeros_like(x),) * HISTORY)
     rows = jnp.arange(table.sigma.shape[0], dtype=jnp.uint32)
@@ -299,11 +296,9 @@ def _image_keys(key: jax.Array, indices: jax.Array) -> jax.Array:
 def _table_fn(denoise: DenoiseFn, spec: SamplerSpec, mesh: Mesh, to_noise: bool) -> Callable:
     table = spec.encoding_table() if to_noise else spec.table()
     table = SolverTable(*(jnp.asarray(a, spec.dtype) for a in table))
-    one = jnp.ones((), spec.dtype)
 
     def solve(x, cond, keys):
-        x = run_table(denoise, x, table, one, cond, keys)
-        return x, np.full(len(x), len(table.sigma))
+        return run_table(denoise, x, table, cond, keys), np.full(len(x), len(table.sigma))
 
     return solve
 

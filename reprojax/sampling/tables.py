@@ -39,11 +39,10 @@ def empty_table(sigma: np.ndarray, *, keep_noise: bool = False) -> SolverTable:
     sigma = np.asarray(sigma, np.float64)
     rows = np.zeros((len(sigma), 2 + HISTORY))
     one = np.ones_like(sigma)
-    kept = np.stack([one, -one], axis=1) / sigma[:, None] if keep_noise else None
-    denoised = np.stack([0 * one, one], axis=1)
+    keep = (one / sigma, -one / sigma) if keep_noise else (0 * one, one)
     return SolverTable(
         sigma=sigma,
-        keep=denoised if kept is None else kept,
+        keep=np.stack(keep, axis=1),
         x=rows,
         anchor=rows.copy(),
         noise=np.zeros(len(sigma) + 1),

@@ -78,7 +78,7 @@ def transport_rows(
 
     Args:
         samples: the models' samples; those of another shape than the noises are left out.
-        z: float32 `[n, h, w, c]`, row i the noise of row i of every set.
+        z: float32 `[n, h, w, c]`, the noises of the first n rows of every set.
         check: called before each model.
 
     Returns:
@@ -87,7 +87,8 @@ def transport_rows(
     rows = []
     for sample in samples:
         check()
-        if sample.images is not None and sample.images.shape == z.shape:
-            row = {"name": sample.name, **asdict(transport(z, sample.images))}
+        images = None if sample.images is None else sample.images[: len(z)]
+        if images is not None and images.shape == z.shape:
+            row = {"name": sample.name, **asdict(transport(z, images))}
             rows.append(plain(row))
     return rows

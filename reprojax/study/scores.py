@@ -116,11 +116,7 @@ def _beyond_thresholds(context: Context, samples: list[SampleSet]) -> dict[str, 
         curves = curve_rows(samples)
         advance(2, 3)
         noises = context.bank.first(MAX_POINTS).all()
-        first = [
-            SampleSet(s.name, s.images[:MAX_POINTS], s.features[:MAX_POINTS], s.train)
-            for s in samples
-        ]
-        transports = transport_rows(first, noises, check)
+        transports = transport_rows(samples, noises, check)
         advance(3, 3)
     return {"distances": distances, "rp_curves": curves, "transport": transports}
 

@@ -113,7 +113,7 @@ def denoised_at(denoise, x, sigma):
 
 def ours(name, denoise, x, sigmas):
     table = SolverTable(*(jnp.asarray(a) for a in get_solver(name).table(sigmas)))
-    return np.asarray(run_table(denoise, jnp.asarray(x), table, jnp.ones(()), None))
+    return np.asarray(run_table(denoise, jnp.asarray(x), table, None))
 
 
 def diffuse(torch, scheduler, denoise, x, sigmas, *, change=None, **options):

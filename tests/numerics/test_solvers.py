@@ -70,7 +70,7 @@ def solve(
         dtype="float64",
     )
     table = SolverTable(*(jnp.asarray(a) for a in spec.table()))
-    return np.asarray(run_table(denoise, z, table, jnp.asarray(sigma_max), None))
+    return np.asarray(run_table(denoise, sigma_max * z, table, None))
 
 
 def test_the_closed_form_flow_is_right(gaussian, z):
@@ -217,7 +217,7 @@ def test_dpmpp_3m_would_be_of_order_3_with_the_whole_second_difference(mixture, 
         np.testing.assert_allclose(table.x[5, 2:5], slope_weights(h, phi_2) + bend, atol=1e-12)
         table.x[2:, 2:5] += bend
         table = SolverTable(*(jnp.asarray(a) for a in table))
-        errors.append(rms(run_table(mixture, z, table, jnp.asarray(SIGMA_MAX), None), truth))
+        errors.append(rms(run_table(mixture, SIGMA_MAX * z, table, None), truth))
     assert abs(slope_of(errors, steps) - 3) < 0.15, errors
 
 

@@ -11,7 +11,7 @@ from reprojax.data.transform import to_uint8
 from reprojax.scoring.rows import flat
 from reprojax.scoring.similarity import two_nearest
 from reprojax.scoring.stats import wilson
-from reprojax.study.analyses.common import cells_named, float_samples, study_ruler
+from reprojax.study.analyses.common import cells_named, float_samples, lazy_denoiser, study_ruler
 from reprojax.study.analyses.solvers import with_steps
 from reprojax.study.analyses.specs import Ceiling
 from reprojax.study.cells import Cell
@@ -37,9 +37,10 @@ def ceilings(context: Context, spec: Ceiling, identity: str) -> dict[str, Any]:
     total = len(cells) * len(changes)
     with context.reporter.task("analyse ceiling", total, "comparisons") as advance:
         for cell in cells:
-            truth, _ = float_samples(context, cell, base, spec.n)
+            denoiser = lazy_denoiser(context, cell)
+            truth, _ = float_samples(context, cell, base, spec.n, denoiser)
             for change, sampler in changes.items():
-                images, _ = float_samples(context, cell, sampler, spec.n)
+                images, _ = float_samples(context, cell, sampler, spec.n, denoiser)
                 rows.append(
                     {
                         "cell": cell.name,

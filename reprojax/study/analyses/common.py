@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -58,12 +60,17 @@ def grey_rms(a: np.ndarray, b: np.ndarray) -> float:
     return float(127.5 * np.sqrt(np.mean((a.astype(np.float64) - b) ** 2)))
 
 
+def lazy_denoiser(context: Context, cell: Cell) -> Callable[[], DenoiseFn]:
+    """The cell's denoiser, made when it is first asked for and once."""
+    return cache(lambda: cell_denoiser(context, cell))
+
+
 def float_samples(
     context: Context,
     cell: Cell,
     sampler: SamplerSpec,
     n: int,
-    denoise: DenoiseFn | None = None,
+    make_denoiser: Callable[[], DenoiseFn],
     tag: str = "",
 ) -> tuple[np.ndarray, float]:
     """Images of the first noises, not rounded to uint8; kept, so that an analysis can go on.
@@ -73,8 +80,9 @@ def float_samples(
         cell: the model.
         sampler: any, not only the study's.
         n: noises.
-        denoise: in place of the cell's own.
-        tag: identity of that denoiser.
+        make_denoiser: of `lazy_denoiser`, or another in place of the cell's own; called only where
+            there is something left to sample.
+        tag: identity of another denoiser.
 
     Returns:
         float32 `[n, h, w, c]` and evaluations per image.
@@ -85,9 +93,8 @@ def float_samples(
     if path.exists():
         with np.load(path, allow_pickle=False) as data:
             return data["images"], float(data["nfe"])
-    denoise = cell_denoiser(context, cell) if denoise is None else denoise
     images, nfe = [], []
-    for batch, evaluations in sample_batches(denoise, bank, sampler, mesh=context.mesh):
+    for batch, evaluations in sample_batches(make_denoiser(), bank, sampler, mesh=context.mesh):
         images.append(batch)
         nfe.append(evaluations)
         context.stop.check(f"in sampling {cell.name} for an analysis")

@@ -19,6 +19,7 @@ from reprojax.study.analyses.specs import Encoding
 from reprojax.study.cells import Cell, Study
 from reprojax.study.images import StudyImages
 from reprojax.study.stages import Context, cell_denoiser, read_samples
+from reprojax.types import DenoiseFn
 
 SOURCES = ("heldout", "samples")
 
@@ -40,6 +41,7 @@ def encode_and_decode(context: Context, spec: Encoding, identity: str) -> dict[s
     """
     ruler, cells = study_ruler(context, identity), cells_named(context, spec.cells)
     sampler = context.study.sampler
+    denoisers = {cell.name: cell_denoiser(context, cell) for cell in cells}
     grid = replace(sampler.grid, num_steps=spec.num_steps, end="sigma_min")
     sampler = replace(sampler, grid=grid)
     found = {"round_trips": [], "transplants": [], "latents": []}
@@ -49,12 +51,12 @@ def encode_and_decode(context: Context, spec: Encoding, identity: str) -> dict[s
             noises: dict[str, np.ndarray] = {}
             for a in cells:
                 images = _images(context, a, source, spec.n)
-                noises[a.name] = encode(cell_denoiser(context, a), images, sampler).images
+                noises[a.name] = encode(denoisers[a.name], images, sampler).images
                 done += 1
                 advance(done, total)
                 context.stop.check(f"in encoding with {a.name}")
                 for b in cells:
-                    row = _decode(context, ruler, sampler, b, noises[a.name], images)
+                    row = _decode(ruler, sampler, denoisers[b.name], noises[a.name], images)
                     row = {"source": source, **row}
                     if a is b:
                         row |= _noise_facts(context, noises[a.name], source)
@@ -87,15 +89,14 @@ def _images(context: Context, cell: Cell, source: str, n: int) -> np.ndarray:
 
 
 def _decode(
-    context: Context,
     ruler: Ruler,
     sampler: SamplerSpec,
-    cell: Cell,
+    denoise: DenoiseFn,
     noise: np.ndarray,
     images: np.ndarray,
 ) -> dict[str, Any]:
-    bank = NoiseBank(seed=-1, n=len(noise), shape=context.images.shape, array=noise)
-    back = sample(cell_denoiser(context, cell), bank, sampler).images
+    bank = NoiseBank(seed=-1, n=len(noise), shape=noise.shape[1:], array=noise)
+    back = sample(denoise, bank, sampler).images
     r2, interval = mean_interval(per_image_r2(to_uint8(back), to_uint8(images)))
     return {
         **ruler.compare(back, images),

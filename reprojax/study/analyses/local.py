@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -15,11 +16,12 @@ from reprojax.files import content_hash, write_json
 from reprojax.rng import root_key
 from reprojax.scoring.distances import determination, per_image_r2
 from reprojax.scoring.stats import mean_interval, median
-from reprojax.study.analyses.common import FOLDER, cells_named, float_samples
+from reprojax.study.analyses.common import FOLDER, cells_named, float_samples, lazy_denoiser
 from reprojax.study.analyses.specs import LocalScores
 from reprojax.study.cells import Cell, Study
 from reprojax.study.images import StudyImages
-from reprojax.study.stages import Context, cell_denoiser
+from reprojax.study.stages import Context
+from reprojax.types import DenoiseFn
 
 SHOWN = 10  # images per model that the figure gets
 
@@ -44,17 +46,19 @@ def local_scores(context: Context, spec: LocalScores, identity: str) -> dict[str
     network, *others = cells_named(context, spec.cells)
     subset = context.images.train(network)
     train = to_float(subset.images())
-    calibration = _calibration(context, spec, network, train)
+    own = lazy_denoiser(context, network)
+    calibration = _calibration(context, spec, network, own, train)
     sampler = context.study.sampler
-    target, _ = float_samples(context, network, sampler, spec.n)
+    target, _ = float_samples(context, network, sampler, spec.n, own)
     machine = local_score_machine(
         train, calibration["chosen"], calibration["edges"], spec.equivariant
     )
     tag = content_hash([calibration["chosen"], calibration["edges"], spec.equivariant])
     context.reporter.say(f"local score machine: radii {calibration['chosen']}")
-    sampled = {"local": float_samples(context, network, sampler, spec.n, machine, tag)[0]}
+    sampled = {"local": float_samples(context, network, sampler, spec.n, lambda: machine, tag)[0]}
     for cell in others:
-        sampled[cell.name] = float_samples(context, cell, sampler, spec.n)[0]
+        denoiser = lazy_denoiser(context, cell)
+        sampled[cell.name] = float_samples(context, cell, sampler, spec.n, denoiser)[0]
     r2 = {name: per_image_r2(to_uint8(x), to_uint8(target)) for name, x in sampled.items()}
     shown = {network.name: target, **sampled}
     return {
@@ -70,7 +74,11 @@ def local_scores(context: Context, spec: LocalScores, identity: str) -> dict[str
 
 
 def _calibration(
-    context: Context, spec: LocalScores, network: Cell, train: np.ndarray
+    context: Context,
+    spec: LocalScores,
+    network: Cell,
+    make_denoiser: Callable[[], DenoiseFn],
+    train: np.ndarray,
 ) -> dict[str, Any]:
     """Radii by noise level, chosen on held-out images; kept, since it takes minutes."""
     facts = [context.hashes[network.name], context.images.heldout.fingerprint, asdict(spec)]
@@ -79,7 +87,7 @@ def _calibration(
         return json.loads(path.read_text())
     real = to_float(context.images.heldout.images(0, spec.calibrate_on))
     found = calibrate_radii(
-        cell_denoiser(context, network),
+        make_denoiser(),
         train,
         real,
         spec.sigmas,

@@ -9,7 +9,7 @@ from typing import Any
 from reprojax.sampling.adaptive import ADAPTIVE
 from reprojax.sampling.flow import SamplerSpec
 from reprojax.sampling.solvers import get_solver
-from reprojax.study.analyses.common import cells_named, float_samples, study_ruler
+from reprojax.study.analyses.common import cells_named, float_samples, lazy_denoiser, study_ruler
 from reprojax.study.analyses.specs import SolverSweep
 from reprojax.study.stages import Context
 
@@ -52,9 +52,10 @@ def sweep_solvers(context: Context, spec: SolverSweep, identity: str) -> dict[st
     total = len(cells) * len(plans)
     with context.reporter.task("analyse solvers", total, "samplers") as advance:
         for cell in cells:
-            truth, limit_nfe = float_samples(context, cell, limit, spec.n)
+            denoiser = lazy_denoiser(context, cell)
+            truth, limit_nfe = float_samples(context, cell, limit, spec.n, denoiser)
             for plan in plans:
-                images, nfe = float_samples(context, cell, plan, spec.n)
+                images, nfe = float_samples(context, cell, plan, spec.n, denoiser)
                 rows.append(
                     {
                         "cell": cell.name,
