@@ -8,7 +8,8 @@ A config file has ``get_config(scale="")`` that starts from `default_config` and
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -17,7 +18,9 @@ from ml_collections.config_dict import placeholder
 from reprojax.data.source import SourceSpec
 from reprojax.diffusion.grids import GridSpec
 from reprojax.diffusion.kernels import make_kernel
+from reprojax.diffusion.losses import is_flow_map, loss_options
 from reprojax.errors import InputError, choices, require_choice
+from reprojax.interop.exchange import WEIGHTS, read_model
 from reprojax.models.families import network_defaults
 from reprojax.sampling.flow import SamplerSpec
 from reprojax.study.analyses.specs import ANALYSES, make_analysis
@@ -48,8 +51,7 @@ def default_config(name: str) -> ConfigDict:
         whose data set is missing.
     """
     data = _fields(SourceSpec) | {"source": "digits"} | _fields(DataSpec)
-    sampling = _fields(SamplerSpec) | {"grid": GridSpec.name, "kernel": "edm"}
-    sampling |= _fields(GridSpec, leave_out=("name",))
+    sampling = _sampling_fields()
     config = ConfigDict(
         {
             "name": name,
@@ -69,31 +71,72 @@ def default_config(name: str) -> ConfigDict:
     return config.lock()
 
 
+def _sampling_fields() -> dict[str, Any]:
+    """The sampler's fields and its grid's, side by side."""
+    sampling = _fields(SamplerSpec) | {"grid": GridSpec.name, "kernel": "edm"}
+    return sampling | _fields(GridSpec, leave_out=("name",))
+
+
+def _unset(fields: dict[str, Any]) -> ConfigDict:
+    """A section where every field may override one of the study's."""
+    return ConfigDict({name: placeholder(type(value)) for name, value in fields.items()})
+
+
 def network_model(family: str, **fields: Any) -> ConfigDict:
     """One trained model.
 
     Args:
         family: a network family.
-        **fields: of `Cell` (kernel, preconditioning, objective, seed, weights, sigma_data), or
-            n_train and part where they differ from the study's, or ``network`` and ``training``:
-            dicts of what differs from the family's defaults and the study's budget.
+        **fields: of `Cell` (kernel, preconditioning, objective, teacher, seed, weights,
+            sigma_data), or n_train and part where they differ from the study's, or dicts of what
+            differs from a default: ``network`` (the family's), ``options`` (the objective's),
+            ``training`` and ``sampling`` (the study's; a flow map's is one step unless given).
 
     Returns:
         A locked ConfigDict.
     """
-    training = {f.name: placeholder(type(f.default)) for f in dataclasses.fields(TrainingSpec)}
+    objective = fields.get("objective", Cell.objective)
     model = ConfigDict(
         {
-            **_fields(Cell, leave_out=("network", "training")),
+            **_fields(Cell, leave_out=("network", "training", "sampler")),
             "family": family,
             "network": ConfigDict(network_defaults(family)),
-            "training": ConfigDict(training),
+            "options": ConfigDict(loss_options(objective)),
+            "training": _unset(_fields(TrainingSpec)),
+            "sampling": _unset(_sampling_fields()),
             "n_train": placeholder(int),
             "part": placeholder(str),
         }
     ).lock()
+    if is_flow_map(objective):
+        model.sampling.update(solver="consistency", num_steps=1, end="sigma_min")
     model.update(fields)
     return model
+
+
+def imported_model(folder: str, **fields: Any) -> ConfigDict:
+    """A network in a folder that ``python -m reprojax.interop`` wrote, as a model.
+
+    Args:
+        folder: with model.safetensors and config.json.
+        **fields: as of `network_model`, e.g. ``sampling``.
+
+    Raises:
+        InputError: it is no such folder, or its weights are not those it describes.
+    """
+    facts = read_model(folder, "models").facts
+    # Of an imported model only the kind of its objective matters: whether it is a flow map.
+    unknown = "cd" if facts.kind == "flow_map" else Cell.objective
+    return network_model(
+        facts.family,
+        kernel=facts.kernel,
+        preconditioning=facts.preconditioning,
+        objective=facts.objective or unknown,
+        sigma_data=facts.sigma_data,
+        network=dict(facts.network),
+        weights=str(Path(folder) / WEIGHTS),
+        **fields,
+    )
 
 
 def closed_form(family: str, **fields: Any) -> ConfigDict:
@@ -173,7 +216,7 @@ def require_scale(scale: str, allowed: Iterable[str]) -> None:
         raise InputError("config scale", scale, choices(allowed, scale))
 
 
-def _make(spec: type, section: ConfigDict, **more: Any) -> Any:
+def _make(spec: type, section: Mapping[str, Any], **more: Any) -> Any:
     """Fills a dataclass from the fields of a section that it has."""
     names = {f.name for f in dataclasses.fields(spec)}
     values = {k: v for k, v in section.items() if k in names and k not in more}
@@ -187,10 +230,27 @@ def _cell(name: str, model: ConfigDict, config: ConfigDict, data: DataSpec) -> C
         return Cell(name=name, family=model.family, data=data)
     budget = config.training.to_dict()
     budget |= {k: v for k, v in model.training.items() if v is not None}
-    network = tuple(sorted((k, _frozen(v)) for k, v in model.network.items()))
+    own = {k: v for k, v in model.sampling.items() if v is not None}
     return _make(
-        Cell, model, name=name, data=data, network=network, training=TrainingSpec(**budget)
+        Cell,
+        model,
+        name=name,
+        data=data,
+        network=_pairs(model.network),
+        options=_pairs(model.options),
+        training=TrainingSpec(**budget),
+        sampler=_sampler({**config.sampling, **own}) if own else None,
     )
+
+
+def _pairs(section: ConfigDict) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted((k, _frozen(v)) for k, v in section.items()))
+
+
+def _sampler(section: Mapping[str, Any]) -> SamplerSpec:
+    kernel = _checked("sampling.", make_kernel, section["kernel"])
+    grid = _make(GridSpec, section, name=section["grid"])
+    return _make(SamplerSpec, section, grid=grid, kernel=kernel)
 
 
 def _frozen(value: Any) -> Any:
@@ -207,9 +267,7 @@ def make_study(config: ConfigDict) -> Study:
         raise InputError("mode", config.mode, choices(MODES, config.mode))
     source = _make(SourceSpec, config.data, name=config.data.source)
     data = _make(DataSpec, config.data, source=source)
-    kernel = _checked("sampling.", make_kernel, config.sampling.kernel)
-    grid = _make(GridSpec, config.sampling, name=config.sampling.grid)
-    sampler = _make(SamplerSpec, config.sampling, grid=grid, kernel=kernel)
+    sampler = _sampler(config.sampling)
     TrainingSpec(**config.training)
     cells = [
         _checked(f"models.{name}.", _cell, name, model, config, data)

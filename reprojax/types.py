@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 
@@ -37,3 +37,17 @@ class FlowMapFn(Protocol):
     def __call__(self, x: jax.Array, sigma: jax.Array, cond: jax.Array | None = None) -> jax.Array:
         """Maps (x, sigma), shaped as for a DenoiseFn, to x0 `[b, h, w, c]`."""
         ...
+
+
+class Companions(NamedTuple):
+    """What a training loss may call beside the network that it trains. Nothing here is differentiated.
+
+    Args:
+        ema: the moving average of the network.
+        teacher: the network that is distilled, or None.
+        step: int32 scalar, steps done.
+    """
+
+    ema: DenoiseFn
+    teacher: DenoiseFn | None
+    step: jax.Array

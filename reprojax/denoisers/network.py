@@ -41,3 +41,10 @@ class NetworkDenoiser:
         out = self.module.apply(variables, scaled, c_noise, cond, train=self.train, rngs=rngs)
         denoised = expand(c_skip, x.ndim) * x32 + expand(c_out, x.ndim) * out
         return denoised.astype(x.dtype)
+
+
+@struct.dataclass
+class NetworkFlowMap(NetworkDenoiser):
+    """The same network read as a FlowMapFn: a consistency model (arXiv 2303.01469)."""
+
+    is_flow_map = True  # solvers of the equation refuse it

@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from reprojax.errors import require_choice
 
@@ -209,7 +211,48 @@ class RectifiedFlow(EndlessKernel):
         return t / (1.0 - t)
 
 
+@cache
+def _ddpm_log_sigma(steps: int, beta_min: float, beta_max: float) -> np.ndarray:
+    """log sigma of DDPM's levels, float64 `[steps]`: alpha-bar is the product of 1 - beta."""
+    log_alpha_bar = np.cumsum(np.log1p(-np.linspace(beta_min, beta_max, steps)))
+    return 0.5 * np.log(np.expm1(-log_alpha_bar))
+
+
+@dataclass(frozen=True)
+class DDPM(Kernel):
+    """DDPM's own levels (arXiv 2006.11239): beta_k linear in k = 0 ... steps - 1, t = k / (steps - 1).
+
+    Between two levels log sigma is linear in t, so that solvers may stop anywhere.
+    """
+
+    beta_min: float = 1e-4
+    beta_max: float = 0.02
+    steps: int = 1000
+    t_min: float = 0.0
+    t_max: float = 1.0
+
+    def _levels(self, dtype) -> tuple[jax.Array, jax.Array]:
+        log_sigma = _ddpm_log_sigma(self.steps, self.beta_min, self.beta_max)
+        return jnp.linspace(0.0, 1.0, self.steps, dtype=dtype), jnp.asarray(log_sigma, dtype)
+
+    def scale(self, t: jax.Array) -> jax.Array:
+        """sqrt(alpha-bar) = 1 / sqrt(1 + sigma^2)."""
+        return jax.lax.rsqrt(1.0 + self.sigma(t) ** 2)
+
+    def sigma(self, t: jax.Array) -> jax.Array:
+        """sqrt((1 - alpha-bar) / alpha-bar)."""
+        t = jnp.asarray(t)
+        return jnp.exp(jnp.interp(t, *self._levels(t.dtype)))
+
+    def t_of_sigma(self, sigma: jax.Array) -> jax.Array:
+        """The inverse in closed form: 999 t is the step that DDPM's network reads."""
+        sigma = jnp.asarray(sigma)
+        times, log_sigma = self._levels(sigma.dtype)
+        return jnp.interp(jnp.log(sigma), log_sigma, times)
+
+
 KERNELS: dict[str, Callable[[], Kernel]] = {
+    "ddpm": DDPM,
     "vp": VariancePreserving,
     "subvp": SubVariancePreserving,
     "ve": VarianceExploding,

@@ -1,6 +1,7 @@
 """Denoising objectives: at which noise levels a network is trained, and with which weight.
 
 loss = E_{x0, sigma, z} weight(sigma) * mean_pixels (D(x0 + sigma z; sigma) - x0)^2.
+Consistency and distillation have losses of their own (`consistency`, `distillation`).
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from reprojax.diffusion.kernels import EDM, Kernel
+from reprojax.diffusion.preconditioning import TIME_STEPS
 from reprojax.errors import require_choice
 from reprojax.rng import normal, stream, uniform
-from reprojax.types import DenoiseFn
+from reprojax.types import Companions, DenoiseFn
 
 P_MEAN, P_STD = -1.2, 1.2  # EDM's log-normal of training noise levels (arXiv 2206.00364)
 
@@ -26,6 +28,11 @@ def _lognormal_sigma(key: jax.Array, n: int, kernel: Kernel) -> jax.Array:
 def _uniform_t_sigma(key: jax.Array, n: int, kernel: Kernel) -> jax.Array:
     t = uniform(key, (n,), kernel.t_min, kernel.t_max)
     return kernel.sigma(t)
+
+
+def _discrete_t_sigma(key: jax.Array, n: int, kernel: Kernel) -> jax.Array:
+    k = jax.random.randint(key, (n,), 0, TIME_STEPS)
+    return kernel.sigma(kernel.t_min + (kernel.t_max - kernel.t_min) * k / (TIME_STEPS - 1))
 
 
 def _edm_weight(sigma: jax.Array, sigma_data: float) -> jax.Array:
@@ -44,13 +51,17 @@ def _velocity_weight(sigma: jax.Array, sigma_data: float) -> jax.Array:
     return (1.0 + 1.0 / sigma) ** 2
 
 
+# "eps_discrete" and "v_discrete" are trained at 1,000 equally spaced times alone, the first and the
+# last included: with the kernel "ddpm" those are DDPM's steps, with "ve" SMLD's geometric levels.
 # name -> (draws sigma `[n]`, weight of sigma). "eps" and "v" are the squared error of the noise
 # and of v, "velocity" that of the straight path's: the x0 error divided by c_out^2 of the matching
 # preconditioning.
 OBJECTIVES: dict[str, tuple[Callable, Callable]] = {
     "edm": (_lognormal_sigma, _edm_weight),
     "eps": (_uniform_t_sigma, _eps_weight),
+    "eps_discrete": (_discrete_t_sigma, _eps_weight),
     "v": (_uniform_t_sigma, _v_weight),
+    "v_discrete": (_discrete_t_sigma, _v_weight),
     "velocity": (_uniform_t_sigma, _velocity_weight),
 }
 
@@ -67,6 +78,11 @@ class Objective:
     kernel: Kernel = field(default_factory=EDM)
     sigma_data: float = 0.5
 
+    flow_map = False  # what is trained is a denoiser
+    needs_teacher = False
+    staged = False
+    companion_passes = 0  # forward passes per image beside those of the network that is trained
+
     def __post_init__(self):
         require_choice("objective", self.name, OBJECTIVES)
 
@@ -79,7 +95,12 @@ class Objective:
         return OBJECTIVES[self.name][1](sigma, self.sigma_data)
 
     def loss(
-        self, denoise: DenoiseFn, x0: jax.Array, key: jax.Array, cond: jax.Array | None = None
+        self,
+        denoise: DenoiseFn,
+        x0: jax.Array,
+        key: jax.Array,
+        cond: jax.Array | None = None,
+        companions: Companions | None = None,
     ) -> jax.Array:
         """The batch's mean weighted error.
 
@@ -88,6 +109,7 @@ class Objective:
             x0: `[b, h, w, c]` float32 in [-1, 1].
             key: noise levels and noise are drawn from its named streams.
             cond: `[b]` int32 labels or None.
+            companions: not needed here; other losses are.
 
         Returns:
             float32 scalar.

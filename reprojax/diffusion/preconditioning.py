@@ -75,6 +75,18 @@ def rf(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
     return Coefficients(s, -sigma * s, s, (TIME_STEPS - 1) * sigma * s)
 
 
+def consistency(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
+    """A flow map that is the identity at the kernel's smallest level (arXiv 2303.01469, eq. 25)."""
+    above = sigma - kernel.sigma(jnp.asarray(kernel.t_min, sigma.dtype))
+    total = sigma**2 + sigma_data**2
+    return Coefficients(
+        sigma_data**2 / (above**2 + sigma_data**2),
+        above * sigma_data * jax.lax.rsqrt(total),
+        jax.lax.rsqrt(total),
+        0.25 * jnp.log(sigma),
+    )
+
+
 PRECONDITIONINGS: dict[str, Callable[[jax.Array, Kernel, float], Coefficients]] = {
     "edm": edm,
     "vp_eps": vp_eps,
@@ -82,6 +94,7 @@ PRECONDITIONINGS: dict[str, Callable[[jax.Array, Kernel, float], Coefficients]] 
     "subvp_eps": subvp_eps,
     "ve": ve,
     "rf": rf,
+    "consistency": consistency,
 }
 
 

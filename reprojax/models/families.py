@@ -11,6 +11,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from reprojax.errors import InputError, choices, require_choice
+from reprojax.models.ddpm import DDPM
+from reprojax.models.multistage import Multistage, check_multistage
+from reprojax.models.ncsnpp import NCSNpp
 from reprojax.models.unet import ConvUNet, UNet, check_conv_unet, check_unet
 from reprojax.models.uvit import UViT, check_uvit
 
@@ -29,6 +32,9 @@ class Family(NamedTuple):
 FAMILIES: dict[str, Family] = {
     "unet": Family(UNet, check_unet),
     "conv_unet": Family(ConvUNet, check_conv_unet),
+    "ddpm": Family(DDPM, check_unet),
+    "ncsnpp": Family(NCSNpp, check_unet),
+    "multistage": Family(Multistage, check_multistage),
     "uvit": Family(UViT, check_uvit),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,12 +30,12 @@ EMBEDDINGS = ("positional", "fourier")
 class ResidualBlock(nn.Module):
     """GroupNorm, SiLU, convolution, twice; the embedding is added between; attention after.
 
-    Resampling, where asked for, happens before the first convolution and on the skip.
+    ``resample``, where given, is applied before the first convolution and on the skip.
     """
 
     width: int
     attention: bool = False
-    resample: str = ""
+    resample: Callable[[jax.Array], jax.Array] | None = None
     dropout: float = 0.0
     skip_scale: float = math.sqrt(0.5)
     dtype: Any = jnp.float32
@@ -42,7 +43,7 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, embedding: jax.Array, *, train: bool) -> jax.Array:
         """x `[b, h, w, c]`, embedding `[b, e]` to `[b, h', w', width]`."""
-        move = {"": lambda a: a, "down": downsample, "up": upsample}[self.resample]
+        move = self.resample or (lambda a: a)
         conv = lambda name, init: nn.Conv(  # noqa: E731
             self.width, (3, 3), kernel_init=init, dtype=self.dtype, name=name
         )
@@ -69,7 +70,10 @@ class ResidualBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """DDPM++ U-Net.
+    """DDPM++ U-Net (arXiv 2011.13456, in EDM's form).
+
+    The other U-Nets are subclasses that replace what differs: a class variable (how it resamples,
+    where it attends) or one of the steps that ``__call__`` is made of.
 
     Args:
         out_channels: image channels.
@@ -94,7 +98,12 @@ class UNet(nn.Module):
     embedding: str = "positional"
     num_classes: int = 0
     dtype: Any = jnp.float32
-    middle_attention = True  # not a keyword: `ConvUNet` has none
+    # Without annotations, so that none of these is a field, hence a keyword of a config.
+    middle_attention = True
+    every_up_attention = False  # on the way up too, attend after each block, not the last alone
+    noise_features = 1  # features of the noise input over ``width``
+    downsample = staticmethod(downsample)
+    upsample = staticmethod(upsample)
 
     @nn.compact
     def __call__(
@@ -107,11 +116,19 @@ class UNet(nn.Module):
     ) -> jax.Array:
         """x `[b, h, w, c]`, c_noise `[b]`, cond int32 `[b]` or None to float32 `[b, h, w, c]`."""
         emb = self._embed(c_noise, cond)
+        x, skips = self._encode(x, emb, train=train)
+        return self._decode(x, skips, emb, train=train)
+
+    def _encode(
+        self, x: jax.Array, emb: jax.Array, *, train: bool
+    ) -> tuple[jax.Array, list[jax.Array]]:
+        """The way down and the middle: an image to its features and the skips, finest first."""
+        start = x
         x = nn.Conv(self.width, (3, 3), kernel_init=xavier, dtype=self.dtype, name="conv_in")(x)
         skips = [x]
         for level, multiplier in enumerate(self.multipliers):
             if level:
-                x = self._block(f"down{level}", x.shape[-1], "down")(x, emb, train=train)
+                x = start = self._down(level, x, start, emb, train=train)
                 skips.append(x)
             for i in range(self.num_blocks):
                 attention = x.shape[1] in self.attention
@@ -120,22 +137,55 @@ class UNet(nn.Module):
                 x = block(x, emb, train=train)
                 skips.append(x)
         x = self._block("mid0", x.shape[-1], attention=self.middle_attention)(x, emb, train=train)
-        x = self._block("mid1", x.shape[-1])(x, emb, train=train)
+        return self._block("mid1", x.shape[-1])(x, emb, train=train), skips
+
+    def _decode(
+        self, x: jax.Array, skips: list[jax.Array], emb: jax.Array, *, train: bool
+    ) -> jax.Array:
+        """The way up: what `_encode` returns to float32 `[b, h, w, c]`."""
+        skips = list(skips)  # popped below; a caller may decode them again
         for level, multiplier in reversed(list(enumerate(self.multipliers))):
             for i in range(self.num_blocks + 1):
-                attention = i == self.num_blocks and x.shape[1] in self.attention
+                here = self.every_up_attention or i == self.num_blocks
+                attention = here and x.shape[1] in self.attention
                 x = jnp.concatenate([x, skips.pop()], axis=-1)
                 name = f"dec{level}_{i}"
                 block = self._block(name, self.width * multiplier, attention=attention)
                 x = block(x, emb, train=train)
             if level:
-                x = self._block(f"up{level}", x.shape[-1], "up")(x, emb, train=train)
+                x = self._up(level, x, emb, train=train)
         x = nn.silu(GroupNorm(dtype=self.dtype, name="norm_out")(x))
         x = nn.Conv(self.out_channels, (3, 3), kernel_init=near_zero, name="conv_out")(x)
         return x.astype(jnp.float32)
 
+    def _down(
+        self, level: int, x: jax.Array, start: jax.Array, emb: jax.Array, *, train: bool
+    ) -> jax.Array:
+        """The step from the level above to this one.
+
+        Args:
+            level: the coarser one, from 1.
+            x: `[b, 2 h, 2 w, c]`, what the level above ends with.
+            start: `[b, 2 h, 2 w, c']`, what it began with: the previous step's result, or the
+                image. Unused here; an input pyramid is carried in it.
+            emb: `[b, e]`.
+            train: whether dropout acts.
+
+        Returns:
+            `[b, h, w, c]`.
+        """
+        return self._block(f"down{level}", x.shape[-1], self.downsample)(x, emb, train=train)
+
+    def _up(self, level: int, x: jax.Array, emb: jax.Array, *, train: bool) -> jax.Array:
+        """The step from this level to the finer one: `[b, h, w, c]` to `[b, 2 h, 2 w, c]`."""
+        return self._block(f"up{level}", x.shape[-1], self.upsample)(x, emb, train=train)
+
     def _block(
-        self, name: str, width: int, resample: str = "", attention: bool = False
+        self,
+        name: str,
+        width: int,
+        resample: Callable[[jax.Array], jax.Array] | None = None,
+        attention: bool = False,
     ) -> ResidualBlock:
         return ResidualBlock(
             width=width,
@@ -148,15 +198,14 @@ class UNet(nn.Module):
         )
 
     def _embed(self, c_noise: jax.Array, cond: jax.Array | None) -> jax.Array:
+        dim = self.noise_features * self.width
         if self.embedding == "fourier":
-            emb = FourierFeatures(self.width, name="fourier")(c_noise)
+            emb = FourierFeatures(dim, name="fourier")(c_noise)
         else:
-            emb = positional_features(c_noise, self.width, max_period=1e4, endpoint=True)
+            emb = positional_features(c_noise, dim, max_period=1e4, endpoint=True)
         if self.num_classes and cond is not None:
             one_hot = jax.nn.one_hot(cond, self.num_classes)
-            emb = emb + nn.Dense(self.width, use_bias=False, kernel_init=xavier, name="label")(
-                one_hot
-            )
+            emb = emb + nn.Dense(dim, use_bias=False, kernel_init=xavier, name="label")(one_hot)
         for name in ("embed0", "embed1"):
             emb = nn.silu(nn.Dense(4 * self.width, kernel_init=xavier, name=name)(emb))
         return emb

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reprojax.report.formats import MISSING, format_count, format_distance, format_value
+from reprojax.report.formats import (
+    MISSING,
+    format_bound,
+    format_count,
+    format_distance,
+    format_percent,
+    format_share,
+    format_value,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,11 +90,35 @@ def _locals(found: Mapping[str, Any]) -> Rows:
         yield row["name"], found["cell"], median, format_value(row["r2_mean"], row["r2_mean_ci95"])
 
 
+def _families(found: Mapping[str, Any]) -> Rows:
+    summary, models = found["summary"], (found["paper"] or {}).get("models", {})
+    for key, words in FAMILIES.items():
+        group = summary.get(key)
+        whole = summary[key.removesuffix("_counterparts")] if group else None
+        if group is None or (whole is not group and whole["num_pairs"] == group["num_pairs"]):
+            continue  # the paper has all pairs: a second row would only repeat the first
+        for score, name in (("rp", "RP"), ("mae", "MAE")):
+            own = group[score]
+            pair = [models[n] if key == "paper" else n for n in own["min_pair"] or ()]
+            chance = MISSING if own["chance"] is None else format_bound(own["chance"])
+            numbers = format_share(own["mean"]), format_share(own["min"])
+            limit = format_share(own["ceiling"]), format_percent(own["of_ceiling"])
+            pairs = format_count(group["num_pairs"])
+            yield (words, name, " × ".join(pair) or MISSING, pairs, *numbers, *limit, chance)
+
+
 def _share(row: Mapping[str, Any]) -> str:
     return format_value(row["rp"], row["ci95"])
 
 
 NUMBERS = "|"  # columns of words stand before it
+FAMILIES = {
+    "native": "native",
+    "native_counterparts": "native, the paper's pairs",
+    "shared": "one solver",
+    "shared_counterparts": "one solver, the paper's pairs",
+    "paper": "the paper, CIFAR-10",
+}
 # name: (title, columns, rows)
 TABLES = {
     "solvers": (
@@ -113,5 +145,21 @@ TABLES = {
         "r² of each image",
         ("model", "with", NUMBERS, "median", "mean"),
         _locals,
+    ),
+    "shared_solver": (
+        "Agreement of trained models: native samplers, and one solver for all",
+        (
+            "samplers",
+            "score",
+            "lowest pair",
+            NUMBERS,
+            "pairs",
+            "mean",
+            "lowest",
+            "two seeds",
+            "mean of it",
+            "chance",
+        ),
+        _families,
     ),
 }

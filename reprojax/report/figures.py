@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from reprojax.report.ceiling_figure import ceiling_plate
 from reprojax.report.curve_figure import curve_plate
 from reprojax.report.encoding_figure import encoding_plate
+from reprojax.report.family_figure import families_plates
 from reprojax.report.inputs import ReportInputs
 from reprojax.report.jacobian_figure import jacobian_plate
 from reprojax.report.local_figure import local_plates
@@ -24,6 +25,7 @@ from reprojax.report.transport_figure import transport_plate
 MAKERS = (
     samples_plate,
     theory_plate,
+    families_plates,
     heatmap_plate,
     bars_plate,
     curve_plate,

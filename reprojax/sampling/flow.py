@@ -62,6 +62,9 @@ class SamplerSpec:
         for name in ("batch_size", "rtol", "atol"):
             require_number(f"sampling.{name}", getattr(self, name), above=0)
         self.grid.require_range_of(self.kernel)
+        if self.flow_map and self.grid.end != "sigma_min":
+            allowed = f"'sigma_min' with the solver {self.solver!r}, whose last step is an image"
+            raise InputError("sampling.end", self.grid.end, allowed)
 
     @property
     def adaptive(self) -> bool:
@@ -72,6 +75,11 @@ class SamplerSpec:
     def stochastic(self) -> bool:
         """Whether fresh noise is drawn along the way."""
         return not self.adaptive and get_solver(self.solver).stochastic
+
+    @property
+    def flow_map(self) -> bool:
+        """Whether it samples flow maps and not denoisers."""
+        return not self.adaptive and get_solver(self.solver).flow_map
 
     def identity(self) -> dict[str, Any]:
         """What decides the images: only fields in use, aliases resolved, no batch size."""
@@ -190,7 +198,7 @@ def sample_batches(
         images float32 `[b, h, w, c]` and evaluations per image float64 `[b]`.
 
     Raises:
-        InputError: ``denoise`` is a flow map.
+        InputError: a solver for denoisers with a flow map, or the other way round.
     """
     mesh = mesh or make_mesh()
     first = spec.grid.sigma_max
@@ -266,8 +274,9 @@ def _placed(denoise: DenoiseFn, mesh: Mesh) -> DenoiseFn:
 
 def _solver_fn(denoise: DenoiseFn, spec: SamplerSpec, mesh: Mesh, *, to_noise: bool) -> Callable:
     """A function (x `[size, h, w, c]`, range of its rows, all labels) to (images, evaluations)."""
-    if getattr(denoise, "is_flow_map", False):
-        raise InputError("sampling.solver", spec.solver, "a flow map has samplers of its own")
+    if getattr(denoise, "is_flow_map", False) != spec.flow_map:
+        what = "a flow map's own" if not spec.flow_map else "one for denoisers: this is no flow map"
+        raise InputError("sampling.solver", spec.solver, f"{what} ('consistency' is for flow maps)")
     put = lambda a: jax.device_put(a, batch_sharding(mesh))  # noqa: E731
     with _numerics(spec):
         denoise = _placed(denoise, mesh)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reprojax.errors import require_choice
-from reprojax.sampling import multistep, onestep, stochastic
+from reprojax.sampling import flow_map, multistep, onestep, stochastic
 from reprojax.sampling.tables import SolverTable
 
 
@@ -29,11 +29,13 @@ class Solver(NamedTuple):
             D hardly changes over the first steps (large sigma_max).
         evaluations: denoiser calls per step.
         table: from sigmas `[num_steps + 1]`, monotone, to rows.
+        flow_map: whether it samples flow maps, and nothing else.
     """
 
     order: int | None
     evaluations: int
     table: Callable[[np.ndarray], SolverTable]
+    flow_map: bool = False
 
     @property
     def stochastic(self) -> bool:
@@ -53,6 +55,7 @@ SOLVERS: dict[str, Solver] = {
     "unipc_3": Solver(3, 1, multistep.unipc_3),
     "ddpm": Solver(None, 1, stochastic.ddpm),
     "edm_churn": Solver(None, 2, stochastic.edm_churn),
+    "consistency": Solver(None, 1, flow_map.consistency, flow_map=True),
 }
 ALIASES = {"euler": "ddim", "dpm_solver_1": "ddim", "ancestral": "ddpm", "unipc": "unipc_2"}
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from reprojax.data.source import SourceSpec
 from reprojax.diffusion.kernels import make_kernel
-from reprojax.diffusion.objectives import Objective
+from reprojax.diffusion.losses import Loss, is_flow_map, make_loss, needs_teacher
 from reprojax.diffusion.preconditioning import Preconditioning
-from reprojax.errors import InputError, require_choice, require_number, require_seed
+from reprojax.errors import InputError, choices, require_choice, require_number, require_seed
 from reprojax.files import content_hash
 from reprojax.models.families import FAMILIES
 from reprojax.sampling.flow import SamplerSpec
@@ -59,10 +59,14 @@ class Cell:
         kernel: perturbation kernel it is trained under.
         preconditioning: its coefficients.
         objective: what it minimises.
+        options: sorted (keyword, value) pairs of the objective, where it has any.
+        teacher: name of an earlier cell of the study with the same network, which this one starts
+            from (and distils, where its objective does), or "".
         sigma_data: of preconditioning and weights.
         seed: of initialisation, batches and noise.
         training: the budget.
         weights: a safetensors file in place of training, or "".
+        sampler: its own, in place of the study's, or None.
     """
 
     name: str
@@ -72,46 +76,59 @@ class Cell:
     kernel: str = "edm"
     preconditioning: str = "edm"
     objective: str = "edm"
+    options: tuple[tuple[str, Any], ...] = ()
+    teacher: str = ""
     sigma_data: float = 0.5
     seed: int = 0
     training: TrainingSpec = field(default_factory=TrainingSpec)
     weights: str = ""
+    sampler: SamplerSpec | None = None
 
     def __post_init__(self):
         require_choice("family", self.family, [*FAMILIES, *CLOSED_FORMS])
         require_seed("seed", self.seed)
         require_number("sigma_data", self.sigma_data, above=0)
-        classes = dict(self.network).get("num_classes", 0)
-        if classes:
-            raise InputError("network.num_classes", classes, "it must be 0: studies feed no labels")
         self.precondition(), self.make_objective()
+        if needs_teacher(self.objective) and not (self.teacher or self.weights):
+            allowed = f"the name of the model that the objective {self.objective!r} distils"
+            raise InputError("teacher", self.teacher, allowed)
 
     @property
     def kind(self) -> str:
         """The contract's kind."""
-        return "closed_form" if self.family in CLOSED_FORMS else "network"
+        if self.family in CLOSED_FORMS:
+            return "closed_form"
+        return "flow_map" if is_flow_map(self.objective) else "network"
+
+    @property
+    def num_classes(self) -> int:
+        """Classes whose labels it is given in training and sampling; 0 for none."""
+        return dict(self.network).get("num_classes", 0)
 
     def weights_facts(self) -> dict[str, Any]:
         """How exported weights must be used; stored with them and checked when they are read."""
         names = ("family", "kernel", "preconditioning", "sigma_data")
-        return {name: getattr(self, name) for name in names}
+        facts = {name: getattr(self, name) for name in names}
+        return facts | ({"kind": self.kind} if self.kind == "flow_map" else {})
 
     def precondition(self) -> Preconditioning:
         """The network's coefficients, bound to its kernel."""
         return Preconditioning(self.preconditioning, make_kernel(self.kernel), self.sigma_data)
 
-    def make_objective(self) -> Objective:
+    def make_objective(self) -> Loss:
         """The training objective, bound to its kernel."""
-        return Objective(self.objective, make_kernel(self.kernel), self.sigma_data)
+        kernel, steps = make_kernel(self.kernel), self.training.steps
+        return make_loss(self.objective, kernel, self.sigma_data, steps, dict(self.options))
 
-    def hash(self, data_fingerprint: str) -> str:
+    def hash(self, data_fingerprint: str, teacher_hash: str = "") -> str:
         """16 hex digits over what decides the result: not name, paths, devices or workers.
 
         Args:
             data_fingerprint: of the very training images.
+            teacher_hash: of the cell's teacher, if it has one.
         """
         identity = {"schema": SCHEMA, "family": self.family, "data": data_fingerprint}
-        if self.kind == "network":
+        if self.kind != "closed_form":
             identity |= {
                 "network": dict(self.network),
                 "kernel": self.kernel,
@@ -120,13 +137,20 @@ class Cell:
             }
             if self.weights:
                 digest = hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
-                identity |= {"weights": digest}
+                identity |= {
+                    "weights": digest,
+                    **({"kind": self.kind} if self.kind == "flow_map" else {}),
+                }
             else:
                 identity |= {
                     "objective": self.objective,
                     "seed": self.seed,
                     "training": asdict(self.training),
                 }
+                if self.options:
+                    identity |= {"options": dict(self.options)}
+                if teacher_hash:
+                    identity |= {"teacher": teacher_hash}
         return content_hash(identity)
 
 
@@ -171,7 +195,7 @@ class Study:
         data: images; cells may change ``n_train`` and ``part`` only.
         cells: at least one, with distinct names.
         noise: the bank.
-        sampler: of all cells.
+        sampler: of all cells that have none of their own.
         scoring: thresholds and descriptor.
         loop: how training is watched and saved; not part of the identity.
         analyses: (name, settings) of what is measured beyond the scores; each file of theirs has an
@@ -194,16 +218,28 @@ class Study:
         for analysis, spec in self.analyses:
             for name in spec.cells:
                 require_choice(f"analyses.{analysis}.cells", name, names)
-        for cell in self.cells:
+        for i, cell in enumerate(self.cells):
             if cell.family == "population" and self.data.source.name != "mixture":
                 allowed = "only of data.source 'mixture' is the population known"
                 raise InputError(f"models.{cell.name}.family", cell.family, allowed)
+            if cell.teacher and not cell.weights:
+                _check_teacher(cell, {c.name: c for c in self.cells[:i]})
+            sampler = self.sampler_of(cell)
+            if sampler.flow_map != (cell.kind == "flow_map"):
+                kinds = "flow maps have 'consistency', denoisers the others"
+                raise InputError(f"models.{cell.name}.sampling.solver", sampler.solver, kinds)
+
+    def sampler_of(self, cell: Cell) -> SamplerSpec:
+        """The cell's own sampler, or the study's."""
+        return cell.sampler or self.sampler
 
     def hash(self, cell_hashes: list[str], noise_fingerprint: str, heldout_fingerprint: str) -> str:
         """Identity of the scores: cells, noise, sampler, thresholds and held-out images."""
+        own = {c.name: c.sampler.identity() for c in self.cells if c.sampler}
         return content_hash(
             {
                 "schema": SCHEMA,
+                **({"samplers": own} if own else {}),
                 "cells": [[c.name, h] for c, h in zip(self.cells, cell_hashes, strict=True)],
                 "noise": noise_fingerprint,
                 "sampler": self.sampler.identity(),
@@ -211,3 +247,21 @@ class Study:
                 "heldout": heldout_fingerprint,
             }
         )
+
+
+def _check_teacher(cell: Cell, before: dict[str, Cell]) -> None:
+    """Raises InputError unless the cell's teacher is an earlier denoiser with the same network."""
+    field = f"models.{cell.name}.teacher"
+    if cell.teacher not in before:
+        allowed = f"a model that stands before it; {choices(before, cell.teacher)}"
+        raise InputError(field, cell.teacher, allowed)
+    teacher = before[cell.teacher]
+    if teacher.kind != "network":
+        raise InputError(field, cell.teacher, "a denoising network")
+    if (teacher.family, teacher.network) != (cell.family, cell.network):
+        allowed = f"a model with the very network of {cell.name}, which starts as its copy"
+        raise InputError(field, cell.teacher, allowed)
+    parametrised = (teacher.preconditioning, teacher.kernel, teacher.sigma_data)
+    own = (cell.preconditioning, cell.kernel, cell.sigma_data)
+    if cell.kind == "network" and parametrised != own:
+        raise InputError(field, cell.teacher, f"a model with {cell.name}'s preconditioning, kernel")

@@ -43,14 +43,16 @@ def forward_flops(module: Network, shape: tuple[int, int, int]) -> float:
     params = param_shapes(module, shape)
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     c_noise = jax.ShapeDtypeStruct((1,), jnp.float32)
-    lowered = jax.jit(lambda p, x, t: module.apply({"params": p}, x, t)).lower(params, x, c_noise)
+    cond = jax.ShapeDtypeStruct((1,), jnp.int32) if module.num_classes else None
+    apply = jax.jit(lambda p, x, t, cond: module.apply({"params": p}, x, t, cond))
+    lowered = apply.lower(params, x, c_noise, cond)
     return float(lowered.cost_analysis()["flops"])
 
 
 def plan_cell(prepared: Prepared, cell: Cell) -> CellPlan:
     """Counts the work of a cell, as if none of it was done."""
     shape = prepared.images.shape
-    sampler = prepared.study.sampler
+    sampler = prepared.study.sampler_of(cell)
     nfe = ADAPTIVE_NFE if sampler.adaptive else len(sampler.table().sigma)
     if cell.kind == "closed_form":
         pixels = shape[0] * shape[1] * shape[2]
@@ -64,7 +66,7 @@ def plan_cell(prepared: Prepared, cell: Cell) -> CellPlan:
         cell.name,
         count_params(module, shape),
         per_image,
-        BACKWARD * per_image * images,
+        (BACKWARD + cell.make_objective().companion_passes) * per_image * images,
         per_image * nfe * prepared.bank.n,
     )
 

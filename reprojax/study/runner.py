@@ -55,8 +55,8 @@ def prepare(study: Study) -> Prepared:
     check_analyses(study, images)
     devices = make_mesh().shape[DATA_AXIS]
     for cell in study.cells:
-        if cell.kind == "network":
-            _check_network(cell, images.shape, devices)
+        if cell.kind != "closed_form":
+            _check_network(cell, images, devices)
     noise = study.noise
     if noise.path:
         bank = load_noise(noise.path, noise.n, images.shape)
@@ -66,14 +66,19 @@ def prepare(study: Study) -> Prepared:
     for cell in study.cells:
         if cell.data not in prints:
             prints[cell.data] = images.train(cell).fingerprint
-    hashes = {cell.name: cell.hash(prints[cell.data]) for cell in study.cells}
+    hashes: dict[str, str] = {}
+    for cell in study.cells:  # a teacher stands before its students
+        hashes[cell.name] = cell.hash(prints[cell.data], hashes.get(cell.teacher, ""))
     heldout = images.heldout.fingerprint if images.heldout else ""
     fingerprint = bank.fingerprint()
     identity = study.hash(list(hashes.values()), fingerprint, heldout)
     return Prepared(study, images, bank, hashes, fingerprint, identity)
 
 
-def _check_network(cell: Cell, shape: tuple[int, int, int], devices: int) -> None:
+def _check_network(cell: Cell, images: StudyImages, devices: int) -> None:
+    shape = images.shape
+    if cell.num_classes:
+        _check_labels(cell, images)
     like = param_shapes(cell_network(cell, shape), shape)
     if not cell.weights:
         check_devices(cell.training.batch_size, devices, cell.training.accumulate)
@@ -85,6 +90,15 @@ def _check_network(cell: Cell, shape: tuple[int, int, int], devices: int) -> Non
         if stored[name] != wanted[name]:
             allowed = f"weights trained with {name} {wanted[name]!r}, not {stored[name]!r}"
             raise InputError(field, cell.weights, allowed)
+
+
+def _check_labels(cell: Cell, images: StudyImages) -> None:
+    """Raises InputError unless the training images have labels below the number of classes."""
+    labels = images.train(cell).labels
+    most = -1 if labels is None else int(labels.max())
+    if not 0 <= most < cell.num_classes:
+        allowed = f"labels go up to {most}" if most >= 0 else "these images have no labels"
+        raise InputError(f"models.{cell.name}.network.num_classes", cell.num_classes, allowed)
 
 
 def run_study(

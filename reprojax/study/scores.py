@@ -148,7 +148,8 @@ def _key(data: DataSpec) -> str:
 
 
 def _cell_row(context: Context, cell: Cell, nfe: float) -> dict[str, Any]:
-    network = cell.kind == "network"
+    network = cell.kind != "closed_form"
+    sampler = context.study.sampler_of(cell)
     keywords = dict(cell.network)
     row = {
         "hash": context.hashes[cell.name],
@@ -159,7 +160,7 @@ def _cell_row(context: Context, cell: Cell, nfe: float) -> dict[str, Any]:
         "subset": cell.data.part,
         "kernel": cell.kernel if network else "",
         "seed": cell.seed,
-        "solver": context.study.sampler.solver,
+        "solver": sampler.solver,
         "nfe": round(nfe),
     }
     if network:
@@ -168,4 +169,8 @@ def _cell_row(context: Context, cell: Cell, nfe: float) -> dict[str, Any]:
         row["preconditioning"] = cell.preconditioning
         row["objective"] = "" if cell.weights else cell.objective
         row["steps"] = 0 if cell.weights else cell.training.steps
+    if cell.teacher:
+        row["teacher"] = cell.teacher
+    if cell.sampler:
+        row["sampling"] = sampler.identity()
     return row

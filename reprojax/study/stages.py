@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from reprojax.data.mixture import mixture_of
 from reprojax.data.transform import to_float, to_uint8
 from reprojax.denoisers.gaussian import gaussian_denoiser
-from reprojax.denoisers.network import NetworkDenoiser
+from reprojax.denoisers.network import NetworkDenoiser, NetworkFlowMap
 from reprojax.denoisers.optimum import empirical_optimum
 from reprojax.errors import InputError
 from reprojax.files import content_hash, write_json, write_npz
@@ -67,6 +67,10 @@ class Context:
         """The cell's folder in the workdir: its name, and the head of its hash."""
         return f"cells/{cell.name}-{self.hashes[cell.name][:8]}"
 
+    def cell(self, name: str) -> Cell:
+        """The study's cell of that name."""
+        return next(cell for cell in self.study.cells if cell.name == name)
+
 
 def cell_network(cell: Cell, shape: tuple[int, int, int], dtype: str = "float32") -> Network:
     """The network of a cell for images of this shape; errors name the model.
@@ -95,13 +99,14 @@ def train_cell(context: Context, cell: Cell) -> bool:
     """
     folder = context.folder(cell)
     target = context.workdir.path / folder / "weights.safetensors"
-    if cell.kind != "network" or cell.weights or target.exists():
+    if cell.kind == "closed_form" or cell.weights or target.exists():
         return False
     for name in ("checkpoints", "metrics.jsonl", "parameters.txt", "cell.json"):
         context.workdir.own(f"{folder}/{name}")
     target = context.workdir.own(f"{folder}/weights.safetensors")
     target.parent.mkdir(parents=True, exist_ok=True)
     module = cell_network(cell, context.images.shape, cell.training.dtype)
+    teacher = context.cell(cell.teacher) if cell.teacher else None
     run = Run(
         name=cell.name,
         spec=StepSpec(
@@ -111,12 +116,15 @@ def train_cell(context: Context, cell: Cell) -> bool:
             training=cell.training,
             mesh=context.mesh,
             sharding=context.study.loop.state_sharding,
+            teacher_precondition=teacher.precondition() if teacher else None,
         ),
         loop=context.study.loop,
         seed=cell.seed,
         train=context.images.train(cell),
         heldout=context.images.heldout,
         directory=target.parent,
+        conditional=cell.num_classes > 0,
+        teacher_params=cell_params(context, teacher) if teacher else None,
     )
     size = count_params(module, context.images.shape)
     title = f"train {cell.name} ({size:,} parameters)"
@@ -135,8 +143,15 @@ def train_cell(context: Context, cell: Cell) -> bool:
     return True
 
 
+def cell_params(context: Context, cell: Cell) -> Any:
+    """The trained or given parameters of a network."""
+    like = param_shapes(cell_network(cell, context.images.shape), context.images.shape)
+    trained = context.workdir.path / context.folder(cell) / "weights.safetensors"
+    return load_weights(cell.weights or trained, like, f"models.{cell.name}.weights")
+
+
 def cell_denoiser(context: Context, cell: Cell) -> DenoiseFn:
-    """The cell's denoiser: its trained or given weights, or its closed form."""
+    """The cell's denoiser (or flow map): its trained or given weights, or its closed form."""
     subset = context.images.train(cell)
     if cell.family == "optimum":
         images = to_float(subset.images())
@@ -145,11 +160,14 @@ def cell_denoiser(context: Context, cell: Cell) -> DenoiseFn:
         return gaussian_denoiser(to_float(block) for block in image_blocks(subset))
     if cell.family == "population":
         return mixture_of(context.study.data.source).denoiser()
+    kind = NetworkFlowMap if cell.kind == "flow_map" else NetworkDenoiser
     module = cell_network(cell, context.images.shape)
-    like = param_shapes(module, context.images.shape)
-    trained = context.workdir.path / context.folder(cell) / "weights.safetensors"
-    params = load_weights(cell.weights or trained, like, f"models.{cell.name}.weights")
-    return NetworkDenoiser(params, module, cell.precondition())
+    return kind(cell_params(context, cell), module, cell.precondition())
+
+
+def bank_labels(cell: Cell, n: int) -> np.ndarray | None:
+    """Labels int32 `[n]` of the noises, each class in turn; None for an unconditional model."""
+    return np.arange(n, dtype=np.int32) % cell.num_classes if cell.num_classes else None
 
 
 def _is_large(images: np.ndarray, context: Context) -> bool:
@@ -167,12 +185,13 @@ def read_samples(context: Context, cell: Cell) -> tuple[np.ndarray, float] | Non
         return data["images"], float(data["nfe"])
 
 
-def _samples_id(context: Context) -> str:
-    return content_hash([context.noise_fingerprint, context.study.sampler.identity()], 8)
+def _samples_id(context: Context, cell: Cell) -> str:
+    sampler = context.study.sampler_of(cell)
+    return content_hash([context.noise_fingerprint, sampler.identity()], 8)
 
 
 def _samples_name(context: Context, cell: Cell) -> str:
-    return f"{context.folder(cell)}/samples-{_samples_id(context)}.npz"
+    return f"{context.folder(cell)}/samples-{_samples_id(context, cell)}.npz"
 
 
 def sample_cell(context: Context, cell: Cell) -> bool:
@@ -182,7 +201,7 @@ def sample_cell(context: Context, cell: Cell) -> bool:
         Whether anything was done.
     """
     target = context.workdir.own(_samples_name(context, cell))
-    parts = context.workdir.own(f"{context.folder(cell)}/parts-{_samples_id(context)}")
+    parts = context.workdir.own(f"{context.folder(cell)}/parts-{_samples_id(context, cell)}")
     if target.exists():
         shutil.rmtree(parts, ignore_errors=True)  # left by a run that was killed right here
         return False
@@ -194,7 +213,12 @@ def sample_cell(context: Context, cell: Cell) -> bool:
     with context.reporter.task(f"sample {cell.name}", total, "noises") as advance:
         denoise = cell_denoiser(context, cell)
         batches = sample_batches(
-            denoise, context.bank, context.study.sampler, mesh=context.mesh, start=done
+            denoise,
+            context.bank,
+            context.study.sampler_of(cell),
+            mesh=context.mesh,
+            start=done,
+            cond=bank_labels(cell, total),
         )
         for batch, evaluations in batches:
             fresh.append((to_uint8(batch), evaluations))
@@ -250,7 +274,7 @@ def read_features(context: Context, cell: Cell, descriptor: Descriptor) -> np.nd
 
 def _features_name(context: Context, cell: Cell, descriptor: Descriptor) -> str:
     tag = content_hash([descriptor.name, descriptor.identity()], 8)
-    return f"{context.folder(cell)}/features-{_samples_id(context)}-{tag}.npz"
+    return f"{context.folder(cell)}/features-{_samples_id(context, cell)}-{tag}.npz"
 
 
 def cell_facts(context: Context, cell: Cell) -> dict[str, Any]:

@@ -46,6 +46,8 @@ class Run:
         heldout: images to evaluate on beside them, or None.
         directory: where checkpoints and metrics.jsonl go.
         conditional: whether labels are fed to the network.
+        teacher_params: of a trained network of the same module that this one starts from (and
+            distils, where its loss does), or None.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Run:
     heldout: Subset | None
     directory: Path
     conditional: bool = False
+    teacher_params: Any = None
 
 
 def check_devices(batch_size: int, devices: int, accumulate: int = 1) -> None:
@@ -101,6 +104,8 @@ def train(
     root = root_key(run.seed)
     with Checkpoints(run.directory / "checkpoints", run.loop.keep) as checkpoints:
         state = run.spec.init(run.train.shape, root)
+        if run.teacher_params is not None:
+            state = run.spec.adopt(state, run.teacher_params)
         first = checkpoints.latest or 0
         if first:
             state = checkpoints.restore(first, state)
@@ -129,7 +134,7 @@ def _steps(run, state, first, root, metrics, checkpoints, stop, on_step) -> Trai
         evaluating = done % loop.eval_every == 0 or done == last
         if due or evaluating or done % loop.log_every == 0:
             watch.flush()  # first: what is not finite is neither saved nor evaluated
-        if evaluating:
+        if evaluating and not run.spec.objective.flow_map:
             metrics.write(step=done, **evaluate(run, state, root))
         if due:
             checkpoints.save(done, state, {"seed": run.seed, "steps": last})

@@ -14,13 +14,13 @@ from jax.sharding import Mesh
 
 from reprojax.data.transform import to_float
 from reprojax.denoisers.network import NetworkDenoiser
-from reprojax.diffusion.objectives import Objective
+from reprojax.diffusion.losses import Loss
 from reprojax.diffusion.preconditioning import Preconditioning
 from reprojax.mesh import batch_sharding, state_sharding
 from reprojax.models.families import Network, init_params
 from reprojax.rng import normal, stream, uniform
 from reprojax.training.spec import TrainingSpec
-from reprojax.types import DenoiseFn
+from reprojax.types import Companions, DenoiseFn
 
 
 @struct.dataclass
@@ -32,12 +32,14 @@ class TrainState:
         params: the network's parameters.
         ema_params: their moving average, which is what is sampled and exported.
         opt_state: of the optimiser.
+        teacher_params: of the network that is distilled, or None.
     """
 
     step: jax.Array
     params: Any
     ema_params: Any
     opt_state: Any
+    teacher_params: Any = None
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,17 @@ class StepSpec:
         training: the budget.
         mesh: devices.
         sharding: of the state, "replicated" or "sharded".
+        teacher_precondition: coefficients of the network that is distilled, the same module, or
+            None.
     """
 
     module: Network
     precondition: Preconditioning
-    objective: Objective
+    objective: Loss
     training: TrainingSpec
     mesh: Mesh
     sharding: str = "replicated"
+    teacher_precondition: Preconditioning | None = None
 
     def learning_rate(self) -> optax.Schedule:
         """Warm-up, then constant or cosine to 0."""
@@ -83,6 +88,19 @@ class StepSpec:
         """The state at step 0, laid out on the mesh; parameters come from the stream "init"."""
         return _init_state(root, spec=self, image_shape=tuple(image_shape))
 
+    def adopt(self, state: TrainState, teacher_params: Any) -> TrainState:
+        """The state at step 0 of a student that starts as its teacher, laid out on the mesh.
+
+        Args:
+            state: from `init`.
+            teacher_params: of the same module; kept for distillation only where the loss needs it.
+        """
+        # Copies, since a train step is given the buffers of its state to overwrite.
+        copy = lambda: jax.tree.map(lambda a: jnp.array(a, copy=True), teacher_params)  # noqa: E731
+        kept = copy() if self.objective.needs_teacher else None
+        state = state.replace(params=copy(), ema_params=copy(), teacher_params=kept)
+        return jax.device_put(state, self.shardings(state))
+
     def shardings(self, state: Any) -> Any:
         """A sharding per leaf of ``state``."""
         return state_sharding(state, self.mesh, self.sharding)
@@ -105,36 +123,53 @@ def _init_state(root: jax.Array, *, spec: StepSpec, image_shape: tuple[int, ...]
     return jax.lax.with_sharding_constraint(state, spec.shardings(state))
 
 
-def _micro_loss(params, images, labels, key, spec: StepSpec) -> jax.Array:
+def _micro_loss(params, images, labels, key, state: TrainState, spec: StepSpec) -> jax.Array:
     x0 = to_float(images)
     if spec.training.flip:
         flips = uniform(stream(key, "flip"), (x0.shape[0], 1, 1, 1), 0.0, 1.0) < 0.5
         x0 = jnp.where(flips, x0[:, :, ::-1], x0)
-    denoise = NetworkDenoiser(
-        params, spec.module, spec.precondition, True, dropout_key=stream(key, "dropout")
-    )
-    return spec.objective.loss(denoise, x0, key, labels)
+    # One dropout key: a consistency loss compares two calls under the same mask.
+    dropout = stream(key, "dropout")
+    denoise = NetworkDenoiser(params, spec.module, spec.precondition, True, dropout_key=dropout)
+    teacher = None
+    if state.teacher_params is not None:
+        how = spec.teacher_precondition or spec.precondition
+        teacher = NetworkDenoiser(state.teacher_params, spec.module, how)
+    ema = denoise.replace(params=state.ema_params)
+    return spec.objective.loss(denoise, x0, key, labels, Companions(ema, teacher, state.step))
 
 
-def _loss_and_grad(params, images, labels, key, spec: StepSpec):
+def _loss_and_grad(state: TrainState, images, labels, key, spec: StepSpec):
     k = spec.training.accumulate
     value_and_grad = jax.value_and_grad(_micro_loss)
     if k == 1:
-        return value_and_grad(params, images, labels, key, spec)
+        return value_and_grad(state.params, images, labels, key, state, spec)
 
     def split(a):  # micro-batch i takes images i, i + k, …, so each device keeps its own
         return None if a is None else jnp.swapaxes(a.reshape(-1, k, *a.shape[1:]), 0, 1)
 
     def micro(total, data):
-        part = value_and_grad(params, data[0], data[1], stream(key, "micro", data[2]), spec)
+        micro_key = stream(key, "micro", data[2])
+        part = value_and_grad(state.params, data[0], data[1], micro_key, state, spec)
         return jax.tree.map(jnp.add, total, part), None
 
-    zero = (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, params))
+    zero = (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, state.params))
     # A backward convolution inside a loop body is many times slower on XLA:CPU: unroll there.
     unroll = k if jax.default_backend() == "cpu" else 1
     parts = (split(images), split(labels), jnp.arange(k))
     total, _ = jax.lax.scan(micro, zero, parts, unroll=unroll)
     return jax.tree.map(lambda a: a / k, total)
+
+
+def _next_stage(state: TrainState, spec: StepSpec) -> TrainState:
+    """Where a stage of progressive distillation begins, the average becomes teacher and student."""
+    if not spec.objective.staged:
+        return state
+    new = spec.objective.new_teacher(state.step)
+    choose = lambda old: jax.tree.map(  # noqa: E731
+        lambda o, e: jnp.where(new, e, o), old, state.ema_params
+    )
+    return state.replace(params=choose(state.params), teacher_params=choose(state.teacher_params))
 
 
 @partial(jax.jit, static_argnames=("spec",), donate_argnames=("state",))
@@ -161,12 +196,13 @@ def train_step(
     """
     images = jax.lax.with_sharding_constraint(images, batch_sharding(spec.mesh))
     key = stream(root, "train", state.step)
-    loss, grads = _loss_and_grad(state.params, images, labels, key, spec)
+    state = _next_stage(state, spec)
+    loss, grads = _loss_and_grad(state, images, labels, key, spec)
     updates, opt_state = spec.optimizer().update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     decay = spec.ema_decay(state.step)
     ema = jax.tree.map(lambda e, p: decay * e + (1.0 - decay) * p, state.ema_params, params)
-    new = TrainState(state.step + 1, params, ema, opt_state)
+    new = TrainState(state.step + 1, params, ema, opt_state, state.teacher_params)
     new = jax.lax.with_sharding_constraint(new, spec.shardings(new))
     rate = jnp.asarray(spec.learning_rate()(state.step), jnp.float32)
     return new, {"loss": loss, "grad_norm": optax.global_norm(grads), "lr": rate}

@@ -72,7 +72,7 @@ def relative(a, b):
     return np.max(np.abs(np.asarray(a) - b) / np.maximum(np.abs(b), 1e-300) * (b != 0))
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", CLOSED)
 def test_derived_quantities_match_the_papers(name):
     kernel = make_kernel(name)
     t = times(kernel)
@@ -102,8 +102,11 @@ def test_noise_level_stays_exact_in_float32_at_small_t(name):
 
 
 def test_forward_sde_moments_follow_the_marginals():
-    """d mean/dt = f mean and d var/dt = 2 f var + g^2, by central differences of the marginals."""
-    for name in KERNELS:
+    """d mean/dt = f mean and d var/dt = 2 f var + g^2, by central differences of the marginals.
+
+    Not of DDPM's levels, which have corners.
+    """
+    for name in CLOSED:
         kernel = make_kernel(name)
         t = np.linspace(0.1, 0.9, 50) * kernel.t_max
         h = 1e-5 * kernel.t_max
@@ -112,6 +115,23 @@ def test_forward_sde_moments_follow_the_marginals():
         np.testing.assert_allclose((up[0] - down[0]) / (2 * h), f * mean, rtol=1e-6, atol=1e-9)
         slope = (up[1] ** 2 - down[1] ** 2) / (2 * h)
         np.testing.assert_allclose(slope, 2 * f * sd**2 + g**2, rtol=1e-6, atol=1e-9)
+
+
+def test_ddpms_levels_are_the_products_of_its_betas():
+    kernel = make_kernel("ddpm")
+    alpha_bar = np.cumprod(1.0 - np.linspace(1e-4, 0.02, 1000))
+    t = np.arange(1000) / 999
+    mean, deviation = kernel.marginal(jnp.asarray(t))
+    np.testing.assert_allclose(mean, np.sqrt(alpha_bar), rtol=1e-10)
+    np.testing.assert_allclose(deviation, np.sqrt(1 - alpha_bar), rtol=1e-10)
+    steps = 999 * kernel.t_of_sigma(kernel.sigma(jnp.asarray(t)))
+    np.testing.assert_allclose(steps, np.arange(1000), atol=1e-9)
+
+
+def test_ddpms_levels_approach_continuous_vp():
+    t = jnp.linspace(0.05, 1.0, 30)
+    ratio = make_kernel("ddpm").sigma(t) / make_kernel("vp").sigma(t)
+    np.testing.assert_allclose(ratio, 1.0, atol=0.06)
 
 
 def test_an_unknown_kernel_is_named_with_the_nearest():

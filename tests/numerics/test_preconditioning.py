@@ -27,7 +27,7 @@ def point():
     return rng.normal(size=50), rng.normal(size=50), np.geomspace(0.03, 60, 50)
 
 
-@pytest.mark.parametrize("name", PRECONDITIONINGS)
+@pytest.mark.parametrize("name", KERNEL_OF)
 def test_the_perfect_prediction_gives_back_x0(name, point):
     """Feeding the quantity that a network should predict returns x0 exactly."""
     x0, z, sigma = point
@@ -113,4 +113,17 @@ def test_unknown_names_are_refused():
         Preconditioning("edn")
     with pytest.raises(InputError, match="objective"):
         Objective("epsilon")
-    assert set(OBJECTIVES) == {"edm", "eps", "v", "velocity"}
+    discrete = {"eps_discrete", "v_discrete"}
+    assert set(OBJECTIVES) == {"edm", "eps", "v", "velocity"} | discrete
+    assert set(PRECONDITIONINGS) == {*KERNEL_OF, "consistency"}
+
+
+@pytest.mark.parametrize("kernel", ["ddpm", "vp", "ve"])
+def test_discrete_objectives_visit_1000_times_evenly(kernel):
+    kernel = make_kernel(kernel)
+    sigma = Objective("eps_discrete", kernel).sample_sigma(root_key(0), 100_000)
+    span = kernel.t_max - kernel.t_min
+    steps = 999 * (np.asarray(kernel.t_of_sigma(sigma)) - kernel.t_min) / span
+    assert np.abs(steps - np.round(steps)).max() < 2e-2
+    counts = np.bincount(np.round(steps).astype(int), minlength=1000)
+    assert len(counts) == 1000 and counts.min() > 50 and counts.max() < 170

@@ -7,19 +7,25 @@ import pytest
 from reprojax.diffusion.grids import GridSpec
 from reprojax.errors import InputError
 from reprojax.sampling.flow import SamplerSpec
-from reprojax.sampling.solvers import SOLVERS
 from reprojax.study.analyses.run import RUNNERS
 from reprojax.study.analyses.solvers import reaches, samplers_at, steps_for
-from reprojax.study.analyses.specs import ANALYSES, SolverSweep, make_analysis
+from reprojax.study.analyses.specs import (
+    ANALYSES,
+    DENOISER_SOLVERS,
+    SharedSolver,
+    SolverSweep,
+    make_analysis,
+)
 
 SAMPLER = SamplerSpec()
+SEVEN = {"cells": list("abcdefg")}
 
 
 def test_every_analysis_has_a_runner():
     assert list(ANALYSES) == list(RUNNERS)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", DENOISER_SOLVERS)
 @pytest.mark.parametrize("end", ["zero", "sigma_min"])
 def test_a_solver_spends_what_it_may_and_no_more(solver, end):
     sampler = replace(SAMPLER, grid=GridSpec(end=end))
@@ -54,10 +60,32 @@ def test_a_level_is_reached_where_rp_stays_above_it():
         ("solver", {}, "did you mean 'solvers'"),
         ("solvers", {}, r"analyses\.solvers\.cells"),
         ("solvers", {"cells": ["a"], "nfe": [0]}, r"analyses\.solvers\.nfe"),
+        ("solvers", {"cells": ["a"], "solvers": ["consistency"]}, r"analyses\.solvers\.solvers"),
         ("local", {"cells": ["a"], "radius": [0]}, r"analyses\.local\.radius"),
         ("ceiling", {"cells": ["a"], "sigma_max": [0.0]}, r"analyses\.ceiling\.sigma_max"),
+        ("shared_solver", {"cells": ["a"]}, r"analyses\.shared_solver\.cells"),
+        ("shared_solver", {"cells": ["a", "a"]}, r"analyses\.shared_solver\.cells"),
+        ("shared_solver", {**SEVEN, "n": 1}, r"analyses\.shared_solver\.n:"),
+        ("shared_solver", {**SEVEN, "ceiling": ["a"]}, r"analyses\.shared_solver\.ceiling"),
+        ("shared_solver", {**SEVEN, "ceiling": ["a", "a"]}, r"analyses\.shared_solver\.ceiling"),
+        ("shared_solver", {**SEVEN, "ceiling": ["a", "x"]}, r"analyses\.shared_solver\.ceiling: x"),
+        ("shared_solver", {**SEVEN, "paper": ["CT"]}, r"analyses\.shared_solver\.paper.*7 names"),
+        ("shared_solver", {**SEVEN, "paper": ["UVit", *[""] * 6]}, "did you mean 'UViT'"),
+        ("shared_solver", {**SEVEN, "paper": ["CT", "CT", *[""] * 5]}, "no other cell"),
+        (
+            "shared_solver",
+            {**SEVEN, "ceiling": ["a", "b"], "paper": ["CT", "UViT", *[""] * 5]},
+            r"analyses\.shared_solver\.paper.*second seed, b",
+        ),
     ],
 )
 def test_settings_are_checked_and_named(name, values, field):
     with pytest.raises(InputError, match=field):
         make_analysis(name, values)
+
+
+def test_settings_of_the_shared_solver_that_are_right():
+    spec = make_analysis("shared_solver", {**SEVEN, "ceiling": ["a", "b"]})
+    assert spec == SharedSolver(tuple("abcdefg"), 1024, ("a", "b"), ())
+    named = ["DDPMv4", "", "DDPMv6", "", "", "", ""]
+    assert make_analysis("shared_solver", {**SEVEN, "paper": named}).paper == tuple(named)

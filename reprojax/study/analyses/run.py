@@ -14,6 +14,7 @@ from reprojax.study.analyses.common import FOLDER
 from reprojax.study.analyses.encoding import check_encoding, encode_and_decode
 from reprojax.study.analyses.jacobian import jacobian_ranks
 from reprojax.study.analyses.local import check_local, local_scores
+from reprojax.study.analyses.shared_solver import check_shared_solver, shared_solver
 from reprojax.study.analyses.solvers import sweep_solvers
 from reprojax.study.analyses.specs import AnalysisSpec
 from reprojax.study.cells import Study
@@ -27,6 +28,7 @@ RUNNERS: dict[str, Callable[[Context, Any, str], dict[str, Any]]] = {
     "jacobian": jacobian_ranks,
     "ceiling": ceilings,
     "local": local_scores,
+    "shared_solver": shared_solver,
 }
 
 
@@ -34,6 +36,7 @@ RUNNERS: dict[str, Callable[[Context, Any, str], dict[str, Any]]] = {
 CHECKS: dict[str, Callable[[Study, StudyImages, Any], None]] = {
     "encoding": check_encoding,
     "local": check_local,
+    "shared_solver": check_shared_solver,
 }
 
 

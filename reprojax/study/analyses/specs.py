@@ -7,6 +7,9 @@ from dataclasses import dataclass, fields
 from reprojax.errors import InputError, choices, require_choice, require_number
 from reprojax.sampling.adaptive import ADAPTIVE
 from reprojax.sampling.solvers import ALIASES, SOLVERS
+from reprojax.scoring.published import PAPER_MODELS
+
+DENOISER_SOLVERS = tuple(name for name, solver in SOLVERS.items() if not solver.flow_map)
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class SolverSweep(AnalysisSpec):
         tolerances: rtol and atol of adaptive solvers, in place of costs.
     """
 
-    solvers: tuple[str, ...] = tuple(SOLVERS)
+    solvers: tuple[str, ...] = tuple(name for name, s in SOLVERS.items() if not s.flow_map)
     nfe: tuple[int, ...] = (6, 10, 14, 20, 30, 50, 100)
     limit_nfe: int = 1000
     tolerances: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4)
@@ -46,7 +49,7 @@ class SolverSweep(AnalysisSpec):
     def __post_init__(self):
         super().__post_init__()
         for name in self.solvers:
-            require_choice("solvers", name, [*SOLVERS, *ALIASES, *ADAPTIVE])
+            require_choice("solvers", name, [*DENOISER_SOLVERS, *ALIASES, *ADAPTIVE])
         for nfe in (*self.nfe, self.limit_nfe):
             require_number("nfe", nfe, at_least=1)
         for tolerance in self.tolerances:
@@ -138,12 +141,50 @@ class LocalScores(AnalysisSpec):
             require_number("sigmas", sigma, above=0)
 
 
+@dataclass(frozen=True)
+class SharedSolver(AnalysisSpec):
+    """All pairs with the models' native samplers, and with the study's sampler for all.
+
+    Args:
+        cells: the models, in the order in which they are shown.
+        ceiling: the two seeds of one model among them, or (); summaries leave the second one out.
+        paper: per cell the model of arXiv 2310.05264 that it is set beside, "" where there is none;
+            or () for no comparison.
+    """
+
+    n: int = 1024
+    ceiling: tuple[str, ...] = ()
+    paper: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        super().__post_init__()
+        if len(set(self.cells)) < max(2, len(self.cells)):
+            raise InputError("cells", self.cells, "two or more different models")
+        if self.ceiling and (len(self.ceiling) != 2 or len(set(self.ceiling)) != 2):
+            raise InputError("ceiling", self.ceiling, "two seeds of one model, or nothing")
+        for name in self.ceiling:
+            require_choice("ceiling", name, self.cells)
+        self._check_paper()
+
+    def _check_paper(self) -> None:
+        if self.paper and len(self.paper) != len(self.cells):
+            raise InputError("paper", self.paper, f"{len(self.cells)} names, one for each cell")
+        named = [name for name in self.paper if name]
+        for name in named:
+            require_choice("paper", name, PAPER_MODELS)
+            if named.count(name) > 1:
+                raise InputError("paper", name, "a model that no other cell is set beside")
+        if any(c in self.ceiling[1:] and p for c, p in zip(self.cells, self.paper)):
+            raise InputError("paper", self.paper, f"'' for the second seed, {self.ceiling[1]}")
+
+
 ANALYSES: dict[str, type[AnalysisSpec]] = {
     "solvers": SolverSweep,
     "encoding": Encoding,
     "jacobian": JacobianRank,
     "ceiling": Ceiling,
     "local": LocalScores,
+    "shared_solver": SharedSolver,
 }
 
 

@@ -1,0 +1,54 @@
+"""DDPM (arXiv 2006.11239) on CIFAR-10, at the scale of the paper; its network under VP and EDM.
+
+    python -m reprojax.main --config=configs/ddpm.py         # CIFAR-10, an accelerator
+    python -m reprojax.main --config=configs/ddpm.py:lab     # Fashion-MNIST at 16x16, a laptop
+
+Three times one network: trained at DDPM's own 1,000 steps, in the continuous time of VP
+(arXiv 2011.13456), and with EDM's preconditioning and loss (arXiv 2206.00364).
+Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
+dataset-fashion-mnist.
+Cost: 35.7 M parameters; 102 M images per model at 11.7 GFLOP forward each: 3.6e18 FLOP, about 2.5
+hours on one H100 at 40 % of its bfloat16 peak, times four models. ``--dry_run`` prints it for any
+change. :lab: 2,500 steps of 64 images per model.
+Expect: discrete and continuous time and EDM's parametrisation agree about as much as two seeds of
+DDPM do, which are the ceiling (arXiv 2310.05264, figure 6).
+"""
+
+from reprojax import config as rc
+
+# model: (kernel, preconditioning, objective)
+MODELS = {
+    "ddpm": ("ddpm", "vp_eps", "eps_discrete"),
+    "ddpm_vp": ("vp", "vp_eps", "eps"),
+    "ddpm_edm": ("edm", "edm", "edm"),
+}
+
+
+def get_config(scale: str = ""):
+    rc.require_scale(scale, ["lab"])
+    if scale == "lab":
+        config = rc.default_config("ddpm_lab")
+        rc.use_fashion_lab(config)
+        network = dict(width=16, multipliers=(1, 2), num_blocks=1, attention=(8,), dropout=0.0)
+        config.training.update(steps=2500, learning_rate=2e-3)
+    else:
+        config = rc.default_config("ddpm")
+        rc.use_cifar10(config, "configs/ddpm.py:lab")
+        network = dict(width=128, multipliers=(1, 2, 2, 2), num_blocks=2, dropout=0.1)
+        config.training.update(
+            steps=800_000,
+            learning_rate=2e-4,
+            warmup_steps=5000,
+            decay="none",
+            ema_halflife_images=887_000.0,  # .9999 a step
+        )
+    # The levels that every model was trained at: DDPM's first step is at .01.
+    config.sampling.sigma_min = 0.01
+    for name, parametrisation in MODELS.items():
+        fields = dict(zip(("kernel", "preconditioning", "objective"), parametrisation))
+        rc.add_models(config, **{name: rc.network_model("ddpm", network=network, **fields)})
+        if name == "ddpm":
+            seed1 = rc.network_model("ddpm", seed=1, network=network, **fields)
+            rc.add_models(config, ddpm_seed1=seed1)
+    rc.use_baselines(config)
+    return config

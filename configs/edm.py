@@ -1,0 +1,46 @@
+"""EDM (arXiv 2206.00364) on CIFAR-10 with both of its networks, at the scale of the paper.
+
+    python -m reprojax.main --config=configs/edm.py         # CIFAR-10, an accelerator
+    python -m reprojax.main --config=configs/edm.py:lab     # Fashion-MNIST at 16x16, a laptop
+
+One preconditioning, loss and noise distribution on DDPM++ and on NCSN++: what the paper calls VP
+and VE after its own changes are these two architectures. Flips are the only augmentation here.
+Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
+dataset-fashion-mnist.
+Cost: 55.7 M and 56.4 M parameters; 200 M images per model at 40.3 and 40.6 GFLOP forward each:
+2.4e19 FLOP, about 17 hours on one H100 at 40 % of its bfloat16 peak, times three models.
+``--dry_run`` prints it for any change. :lab: 2,500 steps of 64 images per model.
+Expect: the two architectures agree about as much as two seeds of DDPM++ do, which are the ceiling.
+"""
+
+from reprojax import config as rc
+
+
+def get_config(scale: str = ""):
+    rc.require_scale(scale, ["lab"])
+    if scale == "lab":
+        config = rc.default_config("edm_lab")
+        rc.use_fashion_lab(config)
+        network = dict(width=16, multipliers=(1, 2), num_blocks=1, attention=(8,), dropout=0.0)
+        config.training.update(steps=2500, learning_rate=2e-3)
+    else:
+        config = rc.default_config("edm")
+        rc.use_cifar10(config, "configs/edm.py:lab")
+        network = dict(width=128, multipliers=(2, 2, 2), num_blocks=4, dropout=0.13)
+        config.training.update(
+            steps=390_625,
+            batch_size=512,
+            learning_rate=1e-3,
+            warmup_steps=19_531,
+            decay="none",
+            grad_clip=0.0,
+            ema_halflife_images=500_000.0,
+        )
+    rc.add_models(
+        config,
+        ddpmpp_edm=rc.network_model("unet", network=network),
+        ddpmpp_edm_seed1=rc.network_model("unet", seed=1, network=network),
+        ncsnpp_edm=rc.network_model("ncsnpp", network=network),
+    )
+    rc.use_baselines(config)
+    return config

@@ -1,0 +1,223 @@
+"""A pickle machine that builds plain values and runs nothing.
+
+Python's own unpickler looks every name up and calls what it finds. This one holds no callable that
+the stream could reach: names stay strings, an object is the record of what it was made of, and what
+the few known functions mean is decided by whoever starts the machine. Opcodes that would do more
+(the extension registry, text persistent ids, out-of-band buffers, old-style instances) are refused.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+MAX_OPCODES = 1_000_000  # of one pickle: 20 times a published network's; bounds time and memory
+_PLAIN = (str, bytes, int, float, bool, type(None))
+
+
+class RefusedError(Exception):
+    """The stream asks for something that reading weights does not need; the text says what."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """A global that the stream names ("torch.nn.modules.linear.Linear"); it is not looked up."""
+
+    text: str
+
+
+@dataclass(eq=False)
+class Inert:
+    """An object of someone else's class: what it was made of, without the class.
+
+    Args:
+        kind: the class's name.
+        args: of its construction.
+        state: of its attributes, as stored, or None.
+        items: what was set by key, for a class that is a dict.
+        values: what was appended, for a class that is a list.
+    """
+
+    kind: str
+    args: tuple = field(default=(), repr=False)
+    state: Any = field(default=None, repr=False)
+    items: dict = field(default_factory=dict, repr=False)
+    values: list = field(default_factory=list, repr=False)
+
+
+class Machine:
+    """Reads one pickle after another from a stream.
+
+    Args:
+        find: gives a `Name` for (module, name), or raises RefusedError.
+        call: gives the value of a call of a name, from its text and a tuple.
+        persistent: gives the value of a binary persistent id.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[str, str], Name],
+        call: Callable[[str, tuple], Any],
+        persistent: Callable[[Any], Any],
+    ):
+        self.find, self.call, self.persistent = find, call, persistent
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+
+    def read(self, stream: BinaryIO) -> Any:
+        """The value of the pickle that starts here; the stream is left behind its end.
+
+        Raises:
+            RefusedError: it asks for something else than plain values.
+            ValueError: it is not a pickle, or not a whole one.
+        """
+        self.stack, self.marks, self.memo = [], [], {}
+        try:
+            for count, (opcode, arg, _) in enumerate(pickletools.genops(stream)):
+                if count > MAX_OPCODES:
+                    raise RefusedError(f"more than {MAX_OPCODES:,} steps")
+                handler = _HANDLERS.get(opcode.name)
+                if handler is None:
+                    raise RefusedError(f"the opcode {opcode.name}")
+                handler(self, arg)
+            return self.stack.pop()
+        except (IndexError, KeyError, OverflowError) as error:
+            raise ValueError("it is damaged") from error
+
+    def push(self, value: Any) -> None:
+        """Onto the stack."""
+        self.stack.append(value)
+
+    def pop_mark(self) -> list[Any]:
+        """What was pushed since the last mark."""
+        start = self.marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def add_items(self, pairs: list[Any]) -> None:
+        """Sets keys of the dict (or record) on top of the stack."""
+        top = self.stack[-1]
+        target = top.items if isinstance(top, Inert) else _of_type(top, dict)
+        target.update(_pairs(pairs))
+
+    def add_values(self, values: list[Any]) -> None:
+        """Appends to the list (or record) on top of the stack."""
+        top = self.stack[-1]
+        target = top.values if isinstance(top, Inert) else _of_type(top, list)
+        target.extend(values)
+
+    def reduce(self, _: Any) -> None:
+        """A call: of a name, with a tuple."""
+        args, function = self.stack.pop(), self.stack.pop()
+        if not isinstance(function, Name):
+            raise RefusedError("a call of something that is not a name")
+        self.push(self.call(function.text, _of_type(args, tuple)))
+
+    def build(self, _: Any) -> None:
+        """Attributes: recorded on a record, once, and set on nothing else."""
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if not isinstance(target, Inert) or target.state is not None:
+            raise RefusedError(f"attributes set on {_a(target)}")
+        target.state = state
+
+    def stack_global(self, _: Any) -> None:
+        """A name whose parts were pushed."""
+        name, module = self.stack.pop(), self.stack.pop()
+        self.push(self.find(_of_type(module, str), _of_type(name, str)))
+
+    def add_members(self, _: Any) -> None:
+        """Adds what follows the mark to the set below it."""
+        members = self.pop_mark()
+        _of_type(self.stack[-1], set).update(map(_plain, members))
+
+    def drop(self, _: Any) -> None:
+        """Forgets the top of the stack."""
+        self.stack.pop()
+
+    def drop_mark(self, _: Any) -> None:
+        """Forgets what was pushed since the last mark."""
+        self.pop_mark()
+
+
+def _a(value: Any) -> str:
+    return f"a value of type {type(value).__name__}"
+
+
+def _of_type(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise RefusedError(f"{_a(value)} where a {kind.__name__} belongs")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """A key. Not a tuple: hashing one that is nested deeply overflows the C stack."""
+    if type(value) not in _PLAIN:
+        raise RefusedError(f"{_a(value)} as a key")
+    return value
+
+
+def _pairs(values: list[Any]) -> dict:
+    return {_plain(k): v for k, v in zip(values[::2], values[1::2], strict=True)}
+
+
+def _take(machine: Machine, count: int) -> list[Any]:
+    if len(machine.stack) < count:
+        raise IndexError
+    items = machine.stack[-count:]
+    del machine.stack[-count:]
+    return items
+
+
+def _remember(machine: Machine, index: int) -> None:
+    machine.memo[index] = machine.stack[-1]
+
+
+_VALUES = (
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+)
+
+_HANDLERS: dict[str, Callable[[Machine, Any], None]] = {
+    **dict.fromkeys(_VALUES, Machine.push),
+    "PROTO": lambda m, arg: None,
+    "FRAME": lambda m, arg: None,
+    "STOP": lambda m, arg: None,
+    "NONE": lambda m, arg: m.push(None),
+    "NEWTRUE": lambda m, arg: m.push(True),
+    "NEWFALSE": lambda m, arg: m.push(False),
+    "MARK": lambda m, arg: m.marks.append(len(m.stack)),
+    "POP": Machine.drop,
+    "POP_MARK": Machine.drop_mark,
+    "DUP": lambda m, arg: m.push(m.stack[-1]),
+    "EMPTY_TUPLE": lambda m, arg: m.push(()),
+    "TUPLE1": lambda m, arg: m.push(tuple(_take(m, 1))),
+    "TUPLE2": lambda m, arg: m.push(tuple(_take(m, 2))),
+    "TUPLE3": lambda m, arg: m.push(tuple(_take(m, 3))),
+    "TUPLE": lambda m, arg: m.push(tuple(m.pop_mark())),
+    "EMPTY_LIST": lambda m, arg: m.push([]),
+    "LIST": lambda m, arg: m.push(m.pop_mark()),
+    "APPEND": lambda m, arg: m.add_values(_take(m, 1)),
+    "APPENDS": lambda m, arg: m.add_values(m.pop_mark()),
+    "EMPTY_DICT": lambda m, arg: m.push({}),
+    "DICT": lambda m, arg: m.push(_pairs(m.pop_mark())),
+    "SETITEM": lambda m, arg: m.add_items(_take(m, 2)),
+    "SETITEMS": lambda m, arg: m.add_items(m.pop_mark()),
+    "EMPTY_SET": lambda m, arg: m.push(set()),
+    "ADDITEMS": Machine.add_members,
+    "FROZENSET": lambda m, arg: m.push(frozenset(map(_plain, m.pop_mark()))),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _remember),
+    "MEMOIZE": lambda m, arg: _remember(m, len(m.memo)),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda m, index: m.push(m.memo[index])),
+    "GLOBAL": lambda m, arg: m.push(m.find(*arg.rsplit(" ", 1))),
+    "STACK_GLOBAL": Machine.stack_global,
+    "REDUCE": Machine.reduce,
+    "NEWOBJ": Machine.reduce,  # for a record, the same: a class and its arguments
+    "BUILD": Machine.build,
+    "BINPERSID": lambda m, arg: m.push(m.persistent(m.stack.pop())),
+}

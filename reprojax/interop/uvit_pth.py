@@ -1,0 +1,147 @@
+"""U-ViT's own checkpoints (arXiv 2209.12152): the state dict of a network on pixels.
+
+The published ones on pixels predict noise under VP and read 999 t. What the state dict does not say
+is the number of heads, which the publication gives for each width.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reprojax.errors import InputError
+from reprojax.interop.checks import refuse
+from reprojax.interop.facts import ForeignModel, ModelFacts
+from reprojax.interop.mapping import Rule, paths
+
+OLDEST_TORCH = (2, 6)  # before it, weights_only could be made to run code (CVE-2025-32434)
+HEADS = {512: 8, 768: 12, 1024: 16, 1152: 16}  # small, mid, large, huge
+FIXED = {
+    "positions": "pos_embed",
+    "patches/kernel": "patch_embed.proj.weight",
+    "patches/bias": "patch_embed.proj.bias",
+    "label/embedding": "label_emb.weight",
+    "norm/scale": "norm.weight",
+    "norm/bias": "norm.bias",
+    "decode/kernel": "decoder_pred.weight",
+    "decode/bias": "decoder_pred.bias",
+    "conv_out/kernel": "final_layer.weight",
+    "conv_out/bias": "final_layer.bias",
+}
+LAYERS = {
+    "norm1": "norm1",
+    "qkv": "attn.qkv",
+    "proj": "attn.proj",
+    "norm2": "norm2",
+    "mlp0": "mlp.fc1",
+    "mlp1": "mlp.fc2",
+    "skip": "skip_linear",
+}
+
+
+def read_uvit(path: Path, heads: int | None = None) -> ForeignModel:
+    """Reads a .pth file with PyTorch, weights only.
+
+    Args:
+        path: of the file.
+        heads: of the attention, where the width is none of the published ones.
+
+    Raises:
+        InputError: no PyTorch that reads safely, not such a file, or a network that ours cannot
+            express.
+    """
+    tensors = _load(path)
+    facts = _facts(path, tensors, heads)
+    rules = tuple(_rule(ours) for ours in paths(facts.shapes()))
+    return ForeignModel(facts, tensors, rules)
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError as error:
+        allowed = "PyTorch installed: pip install -e '.[interop]'"
+        raise InputError("--from", "uvit", allowed) from error
+    version = tuple(int(n) for n in re.findall(r"\d+", torch.__version__)[:2])
+    if version < OLDEST_TORCH:
+        allowed = f"PyTorch 2.6 or newer: {torch.__version__} cannot read such a file safely"
+        raise InputError("--from", "uvit", allowed)
+    try:
+        # A file that needs more than tensors is refused by weights_only; there is no other way in.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise refuse(path, f"a readable file ({error.strerror})") from error
+    except Exception as error:  # whatever a damaged or hostile file raises
+        reason = f"({type(error).__name__}; torch.load, weights_only)"
+        raise refuse(path, f"a file that holds tensors and nothing else {reason}") from error
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
+    ):
+        raise refuse(path, "a state dict: tensors by name")
+    whole = {torch.float16: torch.float32, torch.bfloat16: torch.float32}  # exactly
+    return {k: v.detach().to(whole.get(v.dtype, v.dtype)).numpy() for k, v in state.items()}
+
+
+def _facts(path: Path, tensors: Mapping[str, np.ndarray], heads: int | None) -> ModelFacts:
+    """The network as its tensors' shapes have it."""
+    patches = _shape(path, tensors, "patch_embed.proj.weight", 4)
+    tokens = _shape(path, tensors, "pos_embed", 3)[1]
+    hidden = _shape(path, tensors, "in_blocks.0.mlp.fc1.weight", 2)[0]
+    _shape(path, tensors, "final_layer.weight", 4)  # without it, a network on latents
+    width, channels, patch = patches[:3]
+    if any(name.startswith("time_embed.") for name in tensors):
+        raise refuse(path, "a network without an MLP on its time token (mlp_time_embed False)")
+    if channels not in (1, 3):
+        raise refuse(path, f"a network on images of 1 or 3 channels, not latents of {channels}")
+    if heads is None and width not in HEADS:
+        raise InputError(
+            "--heads", "", f"the number of heads: it is not published for width {width}"
+        )
+    labels = tensors.get("label_emb.weight")
+    classes = 0 if labels is None else len(labels)
+    side = math.isqrt(max(tokens - (2 if classes else 1), 0))
+    pairs = {name.split(".")[1] for name in tensors if name.startswith("in_blocks.")}
+    network = {
+        "width": width,
+        "patch": patch,
+        "depth": 2 * len(pairs),
+        "num_heads": HEADS[width] if heads is None else heads,
+        "mlp_ratio": hidden / width,
+        "noise_scale": 1.0,
+        "num_classes": classes,
+    }
+    return ModelFacts(
+        family="uvit",
+        network=tuple(network.items()),
+        image_shape=(side * patch, side * patch, channels),
+        kernel="vp",
+        preconditioning="vp_eps",
+        objective="eps",
+        source={"format": "uvit", "file": path.name},
+    )
+
+
+def _shape(path: Path, tensors: Mapping[str, Any], name: str, ndim: int) -> tuple[int, ...]:
+    if name not in tensors or tensors[name].ndim != ndim:
+        raise refuse(path, f"a state dict of U-ViT on pixels, which has a {name} of {ndim} axes")
+    return tensors[name].shape
+
+
+def _rule(ours: str) -> Rule:
+    leaf = ours.split("/")[-1]
+    if ours in FIXED:
+        how = {"patches": "OIHW to HWIO", "conv_out": "OIHW to HWIO", "decode": "transposed"}
+        module = ours.split("/")[0]
+        return Rule(
+            ours, (FIXED[ours],), how.get(module, "copied") if leaf == "kernel" else "copied"
+        )
+    block, layer, leaf = ours.split("/")
+    where = {"in": "in_blocks.", "out": "out_blocks.", "mid": "mid_block"}
+    kind, index = re.fullmatch(r"(in|out|mid)(\d*)", block).groups()
+    name = f"{where[kind]}{index}.{LAYERS[layer]}.{'bias' if leaf == 'bias' else 'weight'}"
+    return Rule(ours, (name,), "transposed" if leaf == "kernel" else "copied")

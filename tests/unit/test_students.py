@@ -1,0 +1,178 @@
+"""Models that start from a teacher, flow maps and models with samplers of their own, as cells."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from reprojax import config as rc
+from reprojax.denoisers.network import NetworkDenoiser
+from reprojax.diffusion.losses import make_loss
+from reprojax.diffusion.preconditioning import Preconditioning
+from reprojax.errors import InputError
+from reprojax.mesh import make_mesh
+from reprojax.models.families import build_network
+from reprojax.rng import root_key
+from reprojax.study.runner import prepare, run_study
+from reprojax.study.stages import bank_labels, cell_params, read_samples
+from reprojax.training.spec import TrainingSpec
+from reprojax.training.step import StepSpec, train_step
+from reprojax.training.weights import weights_metadata
+
+NETWORK = dict(width=16, depth=2, num_heads=2, patch=4)  # a U-ViT compiles fastest
+SHAPE = (8, 8, 1)
+
+
+def make_config(**models):
+    config = rc.default_config("students")
+    config.data.update(n_train=40, n_heldout=10)
+    config.noise.n = 6
+    config.sampling.update(num_steps=2, batch_size=4)
+    config.training.update(steps=4, batch_size=8, warmup_steps=1)
+    rc.add_models(config, teacher=rc.network_model("uvit", network=NETWORK), **models)
+    return config
+
+
+def student(objective="cd", **fields):
+    flow_map = objective != "progressive"
+    fields = dict(teacher="teacher", network=NETWORK) | fields
+    if not flow_map:
+        few = dict(solver="ddim", num_steps=1, end="sigma_min")
+        fields = dict(options=dict(first_steps=2, last_steps=1), sampling=few) | fields
+    else:
+        fields = dict(preconditioning="consistency") | fields
+    return rc.network_model("uvit", objective=objective, **fields)
+
+
+def flat(params):
+    return np.concatenate([np.ravel(a) for a in jax.tree.leaves(params)])
+
+
+def test_students_flow_maps_and_class_models_run_to_their_scores(tmp_path):
+    config = make_config(
+        cd=student("cd"),
+        progressive=student("progressive"),
+        ict=student("ict", teacher="", seed=1, options=dict(last_levels=40)),
+        two_steps=student("cd", sampling=dict(num_steps=2)),
+        classes=rc.network_model("uvit", network=NETWORK | dict(num_classes=10)),
+    )
+    prepared = prepare(rc.make_study(config))
+    assert prepared.hashes["cd"] == prepared.hashes["two_steps"]  # the sampler is not the model
+    context = run_study(prepared, tmp_path / "run", last="score")
+    cells = {cell.name: cell for cell in prepared.study.cells}
+    nfe = {name: read_samples(context, cell)[1] for name, cell in cells.items()}
+    assert nfe == {"teacher": 3, "cd": 1, "progressive": 1, "ict": 1, "two_steps": 2, "classes": 3}
+    one, two = (read_samples(context, cells[name])[0] for name in ("cd", "two_steps"))
+    assert one.shape == (6, *SHAPE) and (one != two).any()
+    for name in ("cd", "progressive"):
+        path = context.workdir.path / context.folder(cells[name]) / "weights.safetensors"
+        assert weights_metadata(path).get("kind") == ("flow_map" if name == "cd" else None)
+    teacher, cd = (flat(cell_params(context, cells[name])) for name in ("teacher", "cd"))
+    # Four steps from its teacher a student is near it; from a start of its own it is not.
+    ict = flat(cell_params(context, cells["ict"]))
+    assert 0 < np.abs(cd - teacher).max() < 0.1 * np.abs(ict - teacher).max()
+
+    # The exported flow map serves as given weights, and only as a flow map.
+    weights = context.workdir.path / context.folder(cells["cd"]) / "weights.safetensors"
+    given = make_config(cd=student("cd", teacher="", weights=str(weights)))
+    again = run_study(prepare(rc.make_study(given)), tmp_path / "given", last="sample")
+    np.testing.assert_array_equal(read_samples(again, again.cell("cd"))[0], one)
+    wrong = make_config(cd=rc.network_model("uvit", network=NETWORK, weights=str(weights)))
+    with pytest.raises(InputError, match=r"models.cd.weights.*'consistency'"):
+        prepare(rc.make_study(wrong))
+
+
+def test_labels_of_the_noises_go_round_the_classes():
+    cell = rc.make_study(
+        make_config(c=rc.network_model("uvit", network=NETWORK | dict(num_classes=3)))
+    ).cells[1]
+    assert bank_labels(cell, 5).tolist() == [0, 1, 2, 0, 1]
+    assert bank_labels(replace(cell, network=()), 5) is None
+
+
+def test_labels_beyond_the_classes_are_refused():
+    config = make_config(c=rc.network_model("uvit", network=NETWORK | dict(num_classes=3)))
+    with pytest.raises(InputError, match=r"models.c.network.num_classes: 3 .* up to 9"):
+        prepare(rc.make_study(config))
+
+
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        (lambda: student(teacher=""), "models.s.teacher: .* the model that the objective 'cd'"),
+        (lambda: student(teacher="teached"), "models.s.teacher: .* did you mean 'teacher'"),
+        (lambda: student(network=NETWORK | dict(width=32)), "models.s.teacher: .* very network"),
+        (lambda: student("progressive", kernel="vp"), "models.s.teacher: .* preconditioning"),
+        (lambda: student(kernel="vp"), "models.s.kernel: .*'edm'"),
+        (lambda: student(sampling=dict(solver="heun")), "models.s.sampling.solver: 'heun'"),
+        (lambda: student(sampling=dict(end="zero")), "models.s.sampling.end: 'zero'"),
+        (lambda: student(sampling=dict(num_steps=0)), "models.s.sampling.num_steps: 0"),
+        (lambda: student(options=dict(first_levels=0)), "models.s.options.first_levels: 0"),
+        (
+            lambda: rc.network_model("uvit", network=NETWORK, sampling=dict(solver="consistency")),
+            "models.s.sampling",
+        ),
+    ],
+)
+def test_bad_students_are_named(model, message):
+    with pytest.raises(InputError, match=message):
+        rc.make_study(make_config(s=model()))
+
+
+def test_a_students_identity_has_its_teacher_and_its_options():
+    def hashes(**changes):
+        config = make_config(s=student(**changes))
+        config.training.steps = changes.get("training", {}).get("steps", 4)
+        return prepare(rc.make_study(config)).hashes["s"]
+
+    base = make_config(s=student())
+    base.models.teacher.seed = 3
+    others = [
+        prepare(rc.make_study(base)).hashes["s"],
+        hashes(options=dict(first_levels=20, last_levels=20)),
+        hashes("ct"),
+    ]
+    assert len({hashes(), *others}) == 4
+
+
+def test_a_new_stage_takes_the_average_as_teacher_and_student():
+    module = build_network("uvit", SHAPE, NETWORK)
+    edm = Preconditioning()
+    loss = make_loss("progressive", edm.kernel, 0.5, 6, dict(first_steps=4, last_steps=1))
+    training = TrainingSpec(steps=6, batch_size=8, warmup_steps=1, ema_halflife_images=20.0)
+    mesh = make_mesh(jax.devices()[:1])
+    spec = StepSpec(module, edm, loss, training, mesh, teacher_precondition=edm)
+    images = np.random.default_rng(0).integers(0, 255, (8, *SHAPE), np.uint8)
+    state = spec.init(SHAPE, root_key(0))
+    state = spec.adopt(state, state.params)
+    first = flat(state.teacher_params)
+    teachers, averages = [], []
+    for _ in range(6):
+        averages.append(flat(state.ema_params))
+        state, _ = train_step(state, images, None, root_key(0), spec=spec)
+        teachers.append(flat(state.teacher_params))
+    # Three stages of two steps: the teacher is new in steps 2 and 4 (from 0), and only there.
+    np.testing.assert_array_equal(teachers[0], first)
+    np.testing.assert_array_equal(teachers[1], first)
+    np.testing.assert_array_equal(teachers[2], averages[2])
+    np.testing.assert_array_equal(teachers[3], averages[2])
+    np.testing.assert_array_equal(teachers[4], averages[4])
+    assert (averages[2] != first).any()
+
+
+def test_a_network_that_starts_from_another_does_not_share_its_buffers():
+    module = build_network("uvit", SHAPE, NETWORK)
+    loss = make_loss("ict", Preconditioning().kernel, 0.5, 6, {})
+    precondition = Preconditioning("consistency")
+    spec = StepSpec(module, precondition, loss, TrainingSpec(steps=6), make_mesh(jax.devices()[:1]))
+    state = spec.init(SHAPE, root_key(0))
+    given = jax.tree.map(lambda a: jnp.asarray(a) + 0.1, state.params)
+    before = flat(given)
+    state = spec.adopt(state, given)
+    assert state.teacher_params is None
+    images = np.zeros((4, *SHAPE), np.uint8)
+    train_step(state, images, None, root_key(0), spec=spec)
+    np.testing.assert_array_equal(flat(given), before)  # donated buffers would be gone
+    NetworkDenoiser(given, module, precondition)(jnp.zeros((1, *SHAPE)), jnp.ones(1))
