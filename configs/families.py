@@ -39,7 +39,7 @@ LAB = dict(
     unet=_UNET,
     multistage=_UNET,
     uvit=dict(width=64, depth=2, num_heads=4, patch=2),
-    steps=dict(teacher=2800, ddpm=3500, multistage=1600, uvit=6000, distil=700, ict=2500),
+    steps=dict(teacher=2800, ddpm=3500, multistage=1600, uvit=5000, distil=600, ict=2000),
     rates=dict(uvit=3e-3, distil=1e-3, ict=1e-3),
     last_levels=160,
     pd=(16, 4),

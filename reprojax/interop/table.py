@@ -17,7 +17,11 @@ DROPPED = "(dropped)"
 def print_rows(rows: Sequence[Row], *, verbose: bool) -> None:
     """Prints a line for each of our modules (or tensors), then the dropped ones, then totals."""
     console = Console(markup=False, emoji=False, highlight=False)  # names are the file's
-    table = Table("ours", "theirs", "tensors", "parameters", "what was done")
+    table = Table()
+    table.add_column("ours", no_wrap=True)  # names are told apart by their ends: never cut them
+    table.add_column("theirs", overflow="fold")
+    for title in ("tensors", "parameters", "what was done"):
+        table.add_column(title)
     for (ours, _), group in _grouped(rows, verbose).items():
         theirs = _names([name for row in group for name in row.theirs], verbose)
         steps = dict.fromkeys(part for row in group for part in row.how.split(", "))

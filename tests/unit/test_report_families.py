@@ -312,6 +312,12 @@ def plates(found):
     return families_plates(ReportInputs("", "", scores, analyses={"shared_solver": found}))
 
 
+@pytest.fixture(scope="module")
+def drawn():
+    """The figures of `made()`, drawn once."""
+    return plates(made())
+
+
 def panels(plate):
     """The matrices: a colour bar has no image."""
     return [ax for ax in plate.figure.axes if ax.images]
@@ -321,9 +327,9 @@ def ticks(axis):
     return [text.get_text() for text in axis.get_ticklabels()]
 
 
-def test_three_panels_in_the_order_of_the_cells_with_closed_forms_last():
+def test_three_panels_in_the_order_of_the_cells_with_closed_forms_last(drawn):
     found = made()
-    for plate, score in zip(plates(found), ("rp", "mae"), strict=True):
+    for plate, score in zip(drawn, ("rp", "mae"), strict=True):
         native, shared, paper = panels(plate)
         order = [name for name, _ in TEN if name != "gaussian"] + ["gaussian"]
         assert ticks(native.xaxis) == ticks(native.yaxis) == order
@@ -339,8 +345,8 @@ def test_three_panels_in_the_order_of_the_cells_with_closed_forms_last():
         assert len(native.lines) and not paper.lines  # what sets closed forms apart
 
 
-def test_every_number_is_printed_where_it_belongs():
-    for ax in panels(plates(made())[0]):
+def test_every_number_is_printed_where_it_belongs(drawn):
+    for ax in panels(drawn[0]):
         values = ax.images[0].get_array()
         printed = {
             tuple(map(round, t.get_position())): t for t in ax.texts if "mean" not in t.get_text()
@@ -352,8 +358,8 @@ def test_every_number_is_printed_where_it_belongs():
             assert text.get_fontsize() >= SMALLEST >= 6.5
 
 
-def test_a_dagger_marks_who_keeps_its_sampler():
-    plate = plates(made())[0]
+def test_a_dagger_marks_who_keeps_its_sampler(drawn):
+    plate = drawn[0]
     native, shared, _ = panels(plate)
     assert [t for t in ticks(shared.xaxis) if DAGGER in t] == [f"consistency {DAGGER}"]
     assert ticks(shared.yaxis).index(DAGGER) == ticks(native.yaxis).index("consistency")
@@ -396,6 +402,9 @@ def test_nothing_overlaps_or_leaves_the_page(count):
         assert box.x0 >= 0 and box.y0 >= 0
         assert box.x1 <= width * figure.dpi and box.y1 <= height * figure.dpi
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    for ax in panels(plate):  # the words beneath a panel keep clear of its labels
+        labels = min(text.get_window_extent().y0 for text in ax.get_xticklabels())
+        assert ax.texts[-1].get_window_extent().y1 <= labels
     sides = {ax.get_window_extent().width / len(ax.images[0].get_array()) for ax in panels(plate)}
     assert max(sides) == pytest.approx(min(sides))
 

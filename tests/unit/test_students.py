@@ -1,5 +1,6 @@
 """Models that start from a teacher, flow maps and models with samplers of their own, as cells."""
 
+import runpy
 from dataclasses import replace
 
 import jax
@@ -12,14 +13,16 @@ from reprojax.denoisers.network import NetworkDenoiser
 from reprojax.diffusion.losses import make_loss
 from reprojax.diffusion.preconditioning import Preconditioning
 from reprojax.errors import InputError
+from reprojax.interop.exchange import Model, write_model
+from reprojax.interop.facts import ModelFacts
 from reprojax.mesh import make_mesh
-from reprojax.models.families import build_network
+from reprojax.models.families import build_network, init_params
 from reprojax.rng import root_key
 from reprojax.study.runner import prepare, run_study
 from reprojax.study.stages import bank_labels, cell_params, read_samples
 from reprojax.training.spec import TrainingSpec
 from reprojax.training.step import StepSpec, train_step
-from reprojax.training.weights import weights_metadata
+from reprojax.training.weights import to_host, weights_metadata
 
 NETWORK = dict(width=16, depth=2, num_heads=2, patch=4)  # a U-ViT compiles fastest
 SHAPE = (8, 8, 1)
@@ -106,8 +109,8 @@ def test_labels_beyond_the_classes_are_refused():
         (lambda: student(network=NETWORK | dict(width=32)), "models.s.teacher: .* very network"),
         (lambda: student("progressive", kernel="vp"), "models.s.teacher: .* preconditioning"),
         (lambda: student(kernel="vp"), "models.s.kernel: .*'edm'"),
-        (lambda: student(sampling=dict(solver="heun")), "models.s.sampling.solver: 'heun'"),
-        (lambda: student(sampling=dict(end="zero")), "models.s.sampling.end: 'zero'"),
+        (lambda: student(sampling=dict(solver="heun")), "models.s.sampling.solver: heun"),
+        (lambda: student(sampling=dict(end="zero")), "models.s.sampling.end: zero"),
         (lambda: student(sampling=dict(num_steps=0)), "models.s.sampling.num_steps: 0"),
         (lambda: student(options=dict(first_levels=0)), "models.s.options.first_levels: 0"),
         (
@@ -122,19 +125,18 @@ def test_bad_students_are_named(model, message):
 
 
 def test_a_students_identity_has_its_teacher_and_its_options():
-    def hashes(**changes):
-        config = make_config(s=student(**changes))
-        config.training.steps = changes.get("training", {}).get("steps", 4)
+    def hash_of(config):
         return prepare(rc.make_study(config)).hashes["s"]
 
-    base = make_config(s=student())
-    base.models.teacher.seed = 3
-    others = [
-        prepare(rc.make_study(base)).hashes["s"],
-        hashes(options=dict(first_levels=20, last_levels=20)),
-        hashes("ct"),
+    other_teacher = make_config(s=student())
+    other_teacher.models.teacher.seed = 3
+    configs = [
+        make_config(s=student()),
+        other_teacher,
+        make_config(s=student(options=dict(first_levels=20, last_levels=20))),
+        make_config(s=student("ct")),
     ]
-    assert len({hashes(), *others}) == 4
+    assert len({hash_of(config) for config in configs}) == 4
 
 
 def test_a_new_stage_takes_the_average_as_teacher_and_student():
@@ -176,3 +178,38 @@ def test_a_network_that_starts_from_another_does_not_share_its_buffers():
     train_step(state, images, None, root_key(0), spec=spec)
     np.testing.assert_array_equal(flat(given), before)  # donated buffers would be gone
     NetworkDenoiser(given, module, precondition)(jnp.zeros((1, *SHAPE)), jnp.ones(1))
+
+
+def test_an_analysis_of_the_equation_takes_no_flow_map():
+    config = make_config(cd=student())
+    rc.add_analysis(config, "solvers", cells=("teacher", "cd"))
+    with pytest.raises(InputError, match="analyses.solvers.cells: cd .* flow map"):
+        prepare(rc.make_study(config))
+
+
+def test_official_networks_are_cells_beside_others(tmp_path, repo_root):
+    module = build_network("uvit", SHAPE, NETWORK)
+    params = to_host(init_params(module, SHAPE, root_key(0)))
+    for kind, preconditioning in (("network", "vp_eps"), ("flow_map", "consistency")):
+        kernel = "edm" if kind == "flow_map" else "vp"
+        facts = ModelFacts(
+            "uvit", tuple(sorted(NETWORK.items())), SHAPE, kernel, preconditioning, kind=kind
+        )
+        write_model(tmp_path / kind, Model(facts, params))
+    path = repo_root / "configs" / "official.py"
+    official = runpy.run_path(str(path))["get_config"]
+    config = official(f"theirs={tmp_path / 'network'},map={tmp_path / 'flow_map'}")
+    config.data.update(source="digits", split="all", n_train=40, n_heldout=10)
+    config.noise.n = 4
+    config.sampling.update(num_steps=2)
+    context = run_study(prepare(rc.make_study(config)), tmp_path / "run", last="score")
+    theirs, one_step, _ = context.study.cells
+    assert (theirs.kernel, theirs.kind, one_step.kind) == ("vp", "network", "flow_map")
+    np.testing.assert_array_equal(flat(cell_params(context, theirs)), flat(params))
+    assert read_samples(context, theirs)[1] == 3 and read_samples(context, one_step)[1] == 1
+    for argument, message in (
+        ("", "config argument: .*NAME=FOLDER"),
+        (f"theirs={tmp_path}", "models: .* readable config.json"),
+    ):
+        with pytest.raises(InputError, match=message):
+            official(argument)

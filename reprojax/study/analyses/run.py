@@ -32,6 +32,8 @@ RUNNERS: dict[str, Callable[[Context, Any, str], dict[str, Any]]] = {
 }
 
 
+TAKES_FLOW_MAPS = ("shared_solver",)  # the others solve the equation with every cell
+
 # what only some of them must have, found out before anything runs
 CHECKS: dict[str, Callable[[Study, StudyImages, Any], None]] = {
     "encoding": check_encoding,
@@ -44,7 +46,11 @@ def check_analyses(study: Study, images: StudyImages) -> None:
     """Raises InputError where a study cannot be analysed as it asks."""
     if study.analyses and len(study.cells) < 2:
         raise InputError("models", study.cells[0].name, "two models or more, to analyse them")
+    flow_maps = {cell.name for cell in study.cells if cell.kind == "flow_map"}
     for name, spec in study.analyses:
+        for cell in spec.cells:
+            if cell in flow_maps and name not in TAKES_FLOW_MAPS:
+                raise InputError(f"analyses.{name}.cells", cell, "denoisers: this is a flow map")
         if name in CHECKS:
             CHECKS[name](study, images, spec)
 

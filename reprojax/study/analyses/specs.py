@@ -41,7 +41,7 @@ class SolverSweep(AnalysisSpec):
         tolerances: rtol and atol of adaptive solvers, in place of costs.
     """
 
-    solvers: tuple[str, ...] = tuple(name for name, s in SOLVERS.items() if not s.flow_map)
+    solvers: tuple[str, ...] = DENOISER_SOLVERS
     nfe: tuple[int, ...] = (6, 10, 14, 20, 30, 50, 100)
     limit_nfe: int = 1000
     tolerances: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4)
