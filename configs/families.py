@@ -8,10 +8,10 @@ sampled by its native sampler (the scores), and once more all by one solver (the
 "shared_solver"), which tells the models' share of the difference from the samplers'.
 Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
 dataset-fashion-mnist.
-Cost: paper scale: 10 networks of 36 to 63 M parameters, days of one H100; ``--dry_run`` prints it.
-:lab: see README (two CPU cores).
-Expect: RP of .70 to .91 between families on CIFAR-10, .82 in the mean (the paper's figure 6), chance
-near 0; two seeds of one model are the ceiling to read it against.
+Cost: paper scale: ten networks, days of one H100; ``--dry_run`` prints it. :lab: see README (two
+CPU cores).
+Expect: RP of .70 to .91 between families on CIFAR-10, .82 in the mean (the paper's figure 6),
+chance near 0; two seeds of one model are the ceiling to read it against.
 """
 
 import math

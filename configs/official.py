@@ -2,7 +2,7 @@
 
     python -m reprojax.interop convert --from edm --in edm-cifar10-32x32-uncond-vp.pkl --out w/edm
     python -m reprojax.interop convert --from diffusers --in ddpm-cifar10-32 --out w/ddpm
-    python -m reprojax.interop export --weights runs/ddpmpp/cells/.../weights.safetensors --out w/own
+    python -m reprojax.interop export --weights runs/ddpmpp/cells/x/weights.safetensors --out w/own
     python -m reprojax.main --config=configs/official.py:edm=w/edm,ddpm=w/ddpm,own=w/own
 
 Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``, for GL, thresholds and the

@@ -10,8 +10,8 @@ students have their teacher's dropout (none and .2 in the paper), since they hav
 Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
 dataset-fashion-mnist.
 Cost: 51.6 M parameters, 33.5 GFLOP forward; 102 M images per teacher: 1.0e19 FLOP, about 7 hours on
-one H100 at 40 % of its bfloat16 peak; 64, 6.4 and 26 M images for the students, 9.7e18 FLOP in all.
-That is what ``--dry_run`` counts; the calls of their teachers add two thirds to the students.
+one H100 at 40 % of its bfloat16 peak; 64, 6.4 and 26 M images for the students, 1.6e19 FLOP in all
+with the calls of their teachers, as ``--dry_run`` counts.
 :lab: 3,000 steps of 64 images per teacher, 500 for each halving.
 Expect: in 8 and in 4 steps the teacher's image almost always; in 1 step still most of them. The
 teacher's two seeds are the ceiling.

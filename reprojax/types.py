@@ -40,7 +40,7 @@ class FlowMapFn(Protocol):
 
 
 class Companions(NamedTuple):
-    """What a training loss may call beside the network that it trains. Nothing here is differentiated.
+    """What a training loss may call beside the network that it trains; none is differentiated.
 
     Args:
         ema: the moving average of the network.

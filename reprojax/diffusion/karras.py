@@ -1,4 +1,4 @@
-"""The Karras spacing of noise levels as a function of a continuous place, for traced step counts."""
+"""The Karras spacing of noise levels at any place between its ends, for traced step counts."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ def _ddpm_log_sigma(steps: int, beta_min: float, beta_max: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class DDPM(Kernel):
-    """DDPM's own levels (arXiv 2006.11239): beta_k linear in k = 0 ... steps - 1, t = k / (steps - 1).
+    """DDPM's own levels (arXiv 2006.11239): beta_k linear in k, t = k / (steps - 1).
 
     Between two levels log sigma is linear in t, so that solvers may stop anywhere.
     """

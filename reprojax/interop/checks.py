@@ -11,9 +11,14 @@ from reprojax.errors import InputError
 IN = "--in"  # the option that names a file
 
 
-def refuse(path: Path, allowed: str) -> InputError:
+def printable(text: str) -> str:
+    """A file's own words without control characters, which a terminal would obey."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def refuse(path: str | Path, allowed: str, field: str = IN) -> InputError:
     """The error that names the file, to be raised."""
-    return InputError(IN, str(path), allowed)
+    return InputError(field, str(path), printable(allowed))
 
 
 def require_stated(path: Path, name: str, value: Any, allowed: tuple) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from reprojax.errors import InputError, ReprojaxError, one_line
 from reprojax.interop.diffusers_unet import read_diffusers
 from reprojax.interop.edm_pickle import read_edm
-from reprojax.interop.exchange import convert, export_model, write_model
+from reprojax.interop.exchange import convert, export_model, require_free, write_model
 from reprojax.interop.facts import ForeignModel
 from reprojax.interop.msgpack import USES, read_msgpack
 from reprojax.interop.table import print_model, print_rows
@@ -75,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command line; gives the exit code."""
     try:
         options = _parser().parse_args(argv)
+        require_free(options.out, options.overwrite)  # before what takes time
         {"convert": _convert, "export": _export}[options.verb](options)
     except ReprojaxError as error:
         print(f"reprojax.interop: {one_line(str(error), 2000)}", file=sys.stderr)

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from reprojax.denoisers.network import NetworkDenoiser, NetworkFlowMap
 from reprojax.errors import InputError
 from reprojax.files import write_json
+from reprojax.interop.checks import IN
 from reprojax.interop.facts import ForeignModel, ModelFacts
 from reprojax.interop.mapping import Row, carry
 from reprojax.training.weights import load_weights, save_weights, weights_metadata
@@ -92,7 +93,7 @@ def write_model(folder: str | Path, model: Model, *, overwrite: bool = False) ->
         write_json(new / CONFIG, config)
 
 
-def read_model(folder: str | Path, field: str = "--in") -> Model:
+def read_model(folder: str | Path, field: str = IN) -> Model:
     """Reads a folder that `write_model` wrote.
 
     Raises:
@@ -191,7 +192,7 @@ def _facts(stored: Mapping[str, Any], field: str, value: str) -> ModelFacts:
 @contextlib.contextmanager
 def _new_folder(path: Path, overwrite: bool) -> Iterator[Path]:
     """Gives a temporary folder beside ``path`` and renames it there when the block ends well."""
-    _check_free(path, overwrite)
+    require_free(path, overwrite)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     try:
@@ -209,7 +210,9 @@ def _new_folder(path: Path, overwrite: bool) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _check_free(path: Path, overwrite: bool) -> None:
+def require_free(folder: str | Path, overwrite: bool) -> None:
+    """Raises InputError unless a model's folder may be written there (see `write_model`)."""
+    path = Path(folder)
     if path.is_dir() and not path.is_symlink():
         names = {p.name for p in path.iterdir()}
         if names - {WEIGHTS, CONFIG}:  # whatever else is in there is not ours to remove

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 MAX_OPCODES = 1_000_000  # of one pickle: 20 times a published network's; bounds time and memory
+MAX_BITS = 128  # of an integer; Python takes quadratic time to write a long one
 _PLAIN = (str, bytes, int, float, bool, type(None))
 
 
@@ -54,6 +55,7 @@ class Machine:
         find: gives a `Name` for (module, name), or raises RefusedError.
         call: gives the value of a call of a name, from its text and a tuple.
         persistent: gives the value of a binary persistent id.
+        limit: of opcodes in one pickle, in place of `MAX_OPCODES`.
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class Machine:
         find: Callable[[str, str], Name],
         call: Callable[[str, tuple], Any],
         persistent: Callable[[Any], Any],
+        limit: int | None = None,
     ):
         self.find, self.call, self.persistent = find, call, persistent
+        self.limit = MAX_OPCODES if limit is None else limit
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -77,8 +81,8 @@ class Machine:
         self.stack, self.marks, self.memo = [], [], {}
         try:
             for count, (opcode, arg, _) in enumerate(pickletools.genops(stream)):
-                if count > MAX_OPCODES:
-                    raise RefusedError(f"more than {MAX_OPCODES:,} steps")
+                if count > self.limit:
+                    raise RefusedError(f"more than {self.limit:,} steps")
                 handler = _HANDLERS.get(opcode.name)
                 if handler is None:
                     raise RefusedError(f"the opcode {opcode.name}")
@@ -90,6 +94,12 @@ class Machine:
     def push(self, value: Any) -> None:
         """Onto the stack."""
         self.stack.append(value)
+
+    def push_integer(self, value: int) -> None:
+        """Onto the stack, if it is of a sane size."""
+        if value.bit_length() > MAX_BITS:
+            raise RefusedError(f"an integer of {value.bit_length()} bits")
+        self.push(value)
 
     def pop_mark(self) -> list[Any]:
         """What was pushed since the last mark."""
@@ -178,13 +188,14 @@ def _remember(machine: Machine, index: int) -> None:
 
 
 _VALUES = (
-    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT"),
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
     *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
 )
 
 _HANDLERS: dict[str, Callable[[Machine, Any], None]] = {
     **dict.fromkeys(_VALUES, Machine.push),
+    **dict.fromkeys(("INT", "LONG", "LONG1", "LONG4"), Machine.push_integer),
     "PROTO": lambda m, arg: None,
     "FRAME": lambda m, arg: None,
     "STOP": lambda m, arg: None,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from reprojax.errors import InputError
+from reprojax.interop.checks import IN, printable, refuse
 
 SHOWN = 4  # names of an error; the rest is counted
 
@@ -95,7 +95,7 @@ def carry(
     tensors: Mapping[str, np.ndarray],
     like: Any,
     dropped: Iterable[tuple[str, str]] = (),
-    field: str = "--in",
+    field: str = IN,
     value: str = "",
 ) -> tuple[Any, list[Row]]:
     """Makes our parameters of foreign tensors.
@@ -135,7 +135,7 @@ def carry(
         flat[rule.ours] = made
         rows.append(Row(rule.ours, rule.theirs, made.shape, rule.how + _rounding(sources)))
     _refuse({"of another shape": wrong}, field, value)
-    rows += [Row("", (name,), tensors[name].shape, why) for name, why in dropped]
+    rows += [Row("", (printable(name),), tensors[name].shape, why) for name, why in dropped]
     return unflatten_dict(flat, sep="/"), rows
 
 
@@ -160,4 +160,4 @@ def _refuse(problems: Mapping[str, list[str]], field: str, value: str) -> None:
             more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
             said.append(f"{len(names)} {what}: {', '.join(names[:SHOWN])}{more}")
     if said:
-        raise InputError(field, value, f"the tensors of this very network ({'; '.join(said)})")
+        raise refuse(value, f"the tensors of this very network ({'; '.join(said)})", field)

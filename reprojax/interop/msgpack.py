@@ -60,15 +60,13 @@ FIXED = {
 }
 
 
-def read_msgpack(
-    path: Path, preconditioning: str | None = None, size: int | None = None
-) -> ForeignModel:
+def read_msgpack(path: Path, preconditioning: str | None = None, size: int = 32) -> ForeignModel:
     """Reads a checkpoint.
 
     Args:
         path: of the file.
         preconditioning: a key of `USES`.
-        size: side of its images; 32 unless given.
+        size: side of its images.
 
     Raises:
         InputError: no preconditioning, not such a file, or a network that ours cannot express.
@@ -83,14 +81,14 @@ def read_msgpack(
         allowed = f"a checkpoint with {use.optimiser!r}, as those used with {preconditioning} have"
         raise refuse(path, allowed)
     tensors = _tensors(path, state.get("params_ema"))
-    family, network, channels = _architecture(path, tensors, size or 32)
+    family, network, channels = _architecture(path, tensors, size)
     if family not in use.families:
         allowed = f"a network of family {' or '.join(use.families)}, not {family}"
         raise refuse(path, f"{allowed}, for --preconditioning {preconditioning}")
     facts = ModelFacts(
         family=family,
         network=tuple(network.items()),
-        image_shape=(size or 32, size or 32, channels),
+        image_shape=(size, size, channels),
         kernel=use.kernel,
         preconditioning=preconditioning,
         kind=use.kind,

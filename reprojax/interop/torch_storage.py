@@ -19,6 +19,7 @@ from reprojax.interop.machine import Machine, Name, RefusedError
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 MAX_AXES = 8
+MAX_OPCODES = 200  # a tenth is needed; the same bytes may be read again and again
 DTYPES = {
     "torch.DoubleStorage": "<f8",
     "torch.FloatStorage": "<f4",
@@ -56,7 +57,8 @@ def storage_from_bytes(data: bytes) -> Storage:
     if type(data) is not bytes or data[:2] == b"PK":
         raise RefusedError("bytes that are not a plain storage")
     stream, storages = io.BytesIO(data), {}
-    machine = Machine(_find, _no_call, lambda reference: _refer(reference, storages))
+    refer = lambda reference: _refer(reference, storages)  # noqa: E731
+    machine = Machine(_find, _no_call, refer, limit=MAX_OPCODES)
     if machine.read(stream) != MAGIC or machine.read(stream) != VERSION:
         raise RefusedError("bytes that are not a plain storage")
     facts = machine.read(stream)

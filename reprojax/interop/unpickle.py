@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from reprojax.errors import InputError
+from reprojax.interop.checks import IN, refuse
 from reprojax.interop.machine import Inert, Machine, Name, RefusedError
 from reprojax.interop.torch_storage import no_reference, parameter, storage_from_bytes, tensor
 
@@ -93,7 +93,7 @@ def _call(name: str, args: tuple) -> Any:
         raise RefusedError(f"{name} with other arguments than it takes") from error
 
 
-def read_pickle(path: str | Path, field: str = "--in") -> Any:
+def read_pickle(path: str | Path, field: str = IN) -> Any:
     """Reads a pickle of networks.
 
     Args:
@@ -109,15 +109,15 @@ def read_pickle(path: str | Path, field: str = "--in") -> Any:
     """
     try:
         if Path(path).stat().st_size > MAX_BYTES:
-            raise InputError(field, str(path), f"a file of at most {MAX_BYTES:,} bytes")
+            raise refuse(path, f"a file of at most {MAX_BYTES:,} bytes", field)
         data = Path(path).read_bytes()
     except OSError as error:
-        raise InputError(field, str(path), f"a readable file ({error.strerror})") from error
+        raise refuse(path, f"a readable file ({error.strerror})", field) from error
     if data[:2] == b"PK":
-        raise InputError(field, str(path), "a plain pickle; this is a zip archive (torch.save's)")
+        raise refuse(path, "a plain pickle; this is a zip archive (torch.save's)", field)
     try:
         return Machine(_find, _call, no_reference).read(io.BytesIO(data))
     except RefusedError as error:
-        raise InputError(field, str(path), f"weights only; this pickle asks for {error}") from error
+        raise refuse(path, f"weights only; this pickle asks for {error}", field) from error
     except ValueError as error:
-        raise InputError(field, str(path), f"a whole pickle ({error})") from error
+        raise refuse(path, f"a whole pickle ({error})", field) from error

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+
 from reprojax.data.source import SourceSpec
+from reprojax.diffusion.distillation import RHO
 from reprojax.diffusion.kernels import make_kernel
 from reprojax.diffusion.losses import Loss, is_flow_map, make_loss, needs_teacher
 from reprojax.diffusion.preconditioning import Preconditioning
@@ -15,6 +19,7 @@ from reprojax.errors import InputError, choices, require_choice, require_number,
 from reprojax.files import content_hash
 from reprojax.models.families import FAMILIES
 from reprojax.sampling.flow import SamplerSpec
+from reprojax.sampling.solvers import ALIASES
 from reprojax.study.analyses.specs import AnalysisSpec
 from reprojax.training.spec import LoopSpec, TrainingSpec
 
@@ -228,6 +233,8 @@ class Study:
             if sampler.flow_map != (cell.kind == "flow_map"):
                 kinds = "flow maps have 'consistency', denoisers the others"
                 raise InputError(f"models.{cell.name}.sampling.solver", sampler.solver, kinds)
+            if cell.objective == "progressive" and not cell.weights:
+                _check_few_steps(cell, sampler)
 
     def sampler_of(self, cell: Cell) -> SamplerSpec:
         """The cell's own sampler, or the study's."""
@@ -247,6 +254,30 @@ class Study:
                 "heldout": heldout_fingerprint,
             }
         )
+
+
+def _check_few_steps(cell: Cell, sampler: SamplerSpec) -> None:
+    """Raises InputError unless a progressively distilled student is sampled by its own steps."""
+    loss = cell.make_objective()
+    low, high = (
+        float(loss.kernel.sigma(jnp.asarray(t))) for t in (loss.kernel.t_min, loss.kernel.t_max)
+    )
+    grid = sampler.grid
+    wanted = {
+        "num_steps": (grid.num_steps, loss.last_steps),
+        "end": (grid.end, "sigma_min"),
+        "grid": (grid.name, "karras"),
+        "rho": (grid.rho, RHO),
+        "sigma_min": (grid.sigma_min, low),
+        "sigma_max": (grid.sigma_max, high),
+        "solver": (ALIASES.get(sampler.solver, sampler.solver), "ddim"),
+    }
+    for name, (value, own) in wanted.items():
+        same = value == own if isinstance(own, str) else math.isclose(value, own, rel_tol=1e-5)
+        if not same:
+            said = own if isinstance(own, str) else f"{own:g}"
+            allowed = f"it must be {said}: a student knows its own steps alone"
+            raise InputError(f"models.{cell.name}.sampling.{name}", value, allowed)
 
 
 def _check_teacher(cell: Cell, before: dict[str, Cell]) -> None:

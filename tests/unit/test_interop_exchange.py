@@ -152,6 +152,12 @@ def test_a_folder_that_is_taken_is_kept(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "file", "link", "m"]
 
 
+def test_a_taken_folder_is_refused_before_the_file_is_read(tmp_path, capsys):
+    write_model(tmp_path / "m", make_model())
+    assert main(["convert", "--from", "edm", "--in", "none", "--out", str(tmp_path / "m")]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_nothing_is_left_half_written(error, tmp_path, monkeypatch):
     write_model(tmp_path / "old", make_model())
@@ -239,6 +245,7 @@ def test_values_are_carried_by_rules():
         ({"x.weight": np.ones((2, 3))}, RULES, "x.weight [2, 3] for [2, 3]"),
         ({"y.bias": None}, RULES[:1], "1 without a rule: b/bias"),
         ({"z": np.ones(1)}, (*RULES, Rule("c", ("z",))), "1 not in our network: c"),
+        ({"\x1b[2J": np.ones(1)}, RULES, r"left over: \x1b[2J"),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(tensors, rules, expected):

@@ -21,6 +21,7 @@ from reprojax.interop.exchange import convert, read_model
 from reprojax.interop.facts import ModelFacts
 from reprojax.interop.machine import Inert
 from reprojax.interop.mapping import TRANSFORMS, paths
+from reprojax.interop.table import print_rows
 from reprojax.models.layers import num_groups
 
 SWAP = lambda a, axis: np.concatenate(np.split(a, 2, axis)[::-1], axis)  # noqa: E731
@@ -138,7 +139,8 @@ def edm_tensors(family, classes=0):
 
 
 @pytest.mark.parametrize("family", CHOICES)
-def test_an_edm_pickle_is_read(family, read_edm):
+def test_an_edm_pickle_is_read(family, read_edm, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # of the terminal
     facts, params, tensors = edm_tensors(family)
     foreign = read_edm(edm_net(tensors, family))
     model, rows = convert(foreign)
@@ -147,6 +149,10 @@ def test_an_edm_pickle_is_read(family, read_edm):
     got = model.facts
     assert (got.family, got.kernel, got.preconditioning) == (family, "edm", "edm")
     assert got.image_shape == (8, 8, 3) and got.sigma_data == 0.5 and got.kind == "network"
+    print_rows(rows, verbose=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{sum(v.size for v in params.values()):,} parameters" in said and "2 dropped" in said
+    assert "(dropped) │ model.map_augment.weight" in said and "mid0 │ model.dec.4x4_in0.*" in said
     dropped = {row.theirs[0]: row.how for row in rows if not row.ours}
     assert "augmentation" in dropped["model.map_augment.weight"]
     assert "filter" in dropped["model.enc.4x4_down.conv0.resample_filter"] and len(dropped) == 2
@@ -341,6 +347,13 @@ def test_a_part_of_a_pipeline_and_the_other_order_of_features(ddpm, tmp_path):
         ({"out_channels": 6}, "out_channels 3, not 6"),
         ({"time_embedding_type": "fourier"}, "time_embedding_type"),
         ({"resnet_time_scale_shift": "scale_shift"}, "resnet_time_scale_shift"),
+        ({"add_attention": False}, "add_attention"),
+        ({"class_embed_type": "timestep"}, "class_embed_type"),
+        ({"downsample_type": "resnet"}, "downsample_type"),
+        ({"mid_block_type": None}, "mid_block_type"),
+        ({"time_embedding_dim": 64}, "time_embedding_dim"),
+        ({"upsample_type": "resnet"}, "upsample_type"),
+        ({"attn_norm_num_groups": 8}, "attn_norm_num_groups"),
         ({"up_block_types": ["UpBlock2D", "AttnUpBlock2D"]}, "up_block_types mirror"),
         ({"down_block_types": ["SkipDownBlock2D"] * 2}, "down_block_types"),
         ({"block_out_channels": [128, 192]}, "block_out_channels"),
@@ -533,12 +546,14 @@ def test_how_a_checkpoint_is_used_is_what_the_caller_says(
 @pytest.mark.parametrize(
     "change, size, expected",
     [
-        ({"drop": "GaussianFourierProjection_0/W"}, None, "not one without the other"),
-        ({"drop": "Conv_0/kernel"}, None, "Conv_0/kernel of 4 axes"),
-        ({"drop": "AttnBlockpp_1/NIN_0/W"}, None, "missing: AttnBlockpp_1/NIN_0/W"),
-        ({"add": "Dense_9/bias"}, None, "left over: Dense_9/bias"),
-        ({"add": "ResnetBlockBigGANpp_10/Conv_0/bias"}, None, "ResnetBlockBigGANpp_10"),
+        ({"drop": "GaussianFourierProjection_0/W"}, 32, "not one without the other"),
+        ({"drop": "Conv_0/kernel"}, 32, "Conv_0/kernel of 4 axes"),
+        ({"drop": "Conv_1/kernel", "heads": 6}, 32, "3 output channels, not 6"),
+        ({"drop": "AttnBlockpp_1/NIN_0/W"}, 32, "missing: AttnBlockpp_1/NIN_0/W"),
+        ({"add": "Dense_9/bias"}, 32, "left over: Dense_9/bias"),
+        ({"add": "ResnetBlockBigGANpp_10/Conv_0/bias"}, 32, "ResnetBlockBigGANpp_10"),
         ({}, 64, "attention at resolution 16 of 64"),
+        ({}, 0, "attention at resolution 16 of 0"),
         ({}, 31, "attention at resolution 16 of 31"),
     ],
 )
@@ -546,6 +561,8 @@ def test_what_a_checkpoint_has_and_we_have_not_is_named(change, size, expected, 
     tensors = {k: v for k, v in ncsnpp.items() if k != change.get("drop")}
     if "add" in change:
         tensors[change["add"]] = np.ones(4, np.float32)
+    if "heads" in change:
+        tensors["Conv_1/kernel"] = np.ones((3, 3, 16, change["heads"]), np.float32)
     path = checkpoint(tmp_path / "c", tensors)
     with pytest.raises(InputError) as error:
         convert(msgpack.read_msgpack(path, "edm", size))

@@ -352,6 +352,23 @@ DAMAGED = {
         "a call of something",
     ),
     "arguments that do not fit": (lambda: dump(call(TORCH[1])), "other arguments"),
+    "a huge integer": (lambda: dump({"ema": 1 << 200_000}), "an integer of 200001 bits"),
+    "a huge integer in a network": (
+        lambda: dump({"ema": persistent("VPPrecond", {"beta_d": 1 << 128})}),
+        "an integer of 129 bits",
+    ),
+    "a long storage": (
+        lambda: dump(call(TORCH[1], b"\x80\x02" + b"N0" * 300 + b"N.")),
+        "more than 200 steps",
+    ),
+    "control characters in a name": (
+        lambda: dump({"ema": persistent("\x1b[2Jx\n", {})}),
+        r"not \x1b[2Jx\n",
+    ),
+    "control characters in a module": (
+        lambda: dump(Op(b"\x93", "torch", "\x1b[2J")),
+        r"torch.\x1b[2J",
+    ),
     "tuples in tuples as a key": (
         lambda: b"}N" + b"\x85" * 30_000 + b"Ns.",
         "a value of type tuple as a key",

@@ -36,9 +36,10 @@ def test_paper_scale_sizes_are_the_published_ones(family, network, millions):
 @pytest.fixture(scope="module", params=FAMILIES)
 def small(request):
     module = build_network(request.param, (8, 8, 1), {**SMALL[request.param], "num_classes": 3})
-    params = init_params(module, (8, 8, 1), jax.random.key(0))
+    params = jax.jit(lambda: init_params(module, (8, 8, 1), jax.random.key(0)))()
+    rng = np.random.default_rng(0)
     noisy = jax.tree.map(  # zero-initialised layers would hide what does not reach the output
-        lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape), params
+        lambda p: p + jnp.asarray(0.1 * rng.normal(size=p.shape), p.dtype), params
     )
     return module, noisy
 
@@ -88,7 +89,7 @@ def test_every_parameter_matters(small):
         out = module.apply({"params": p}, x, jnp.asarray([0.3, -0.7]), jnp.asarray([0, 2]))
         return (out**2).sum()
 
-    grads = jax.tree_util.tree_leaves_with_path(jax.grad(loss)(params))
+    grads = jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(params))
     dead = [jax.tree_util.keystr(k) for k, g in grads if not np.abs(g).max() > 0]
     fixed = ["['fourier']['frequencies']"]  # drawn once and kept
     assert dead == (fixed if "fourier" in params else [])

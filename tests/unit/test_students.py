@@ -107,6 +107,10 @@ def test_labels_beyond_the_classes_are_refused():
         (lambda: student(teacher=""), "models.s.teacher: .* the model that the objective 'cd'"),
         (lambda: student(teacher="teached"), "models.s.teacher: .* did you mean 'teacher'"),
         (lambda: student(network=NETWORK | dict(width=32)), "models.s.teacher: .* very network"),
+        (
+            lambda: student("progressive", sampling=dict(num_steps=2)),
+            "models.s.sampling.num_steps: 2 .* must be 1",
+        ),
         (lambda: student("progressive", kernel="vp"), "models.s.teacher: .* preconditioning"),
         (lambda: student(kernel="vp"), "models.s.kernel: .*'edm'"),
         (lambda: student(sampling=dict(solver="heun")), "models.s.sampling.solver: heun"),
@@ -183,7 +187,7 @@ def test_a_network_that_starts_from_another_does_not_share_its_buffers():
 def test_an_analysis_of_the_equation_takes_no_flow_map():
     config = make_config(cd=student())
     rc.add_analysis(config, "solvers", cells=("teacher", "cd"))
-    with pytest.raises(InputError, match="analyses.solvers.cells: cd .* flow map"):
+    with pytest.raises(InputError, match=r"analyses.solvers.cells: cd .* flow map"):
         prepare(rc.make_study(config))
 
 
