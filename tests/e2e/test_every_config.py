@@ -1,8 +1,9 @@
-"""Every shipped config, at each of its scales, trains and samples once its sizes are tiny.
+"""Every shipped config trains and samples once its sizes are tiny.
 
 What is kept of a config is its structure: families, kernels, parametrisations, losses, teachers,
-class labels, samplers. What is cut is made equal everywhere, so that configs share programs, since
-nearly all of the time goes into compiling each of them once.
+class labels, samplers. What is cut is made equal everywhere, so that configs share programs: nearly
+all of the time goes into compiling each of them once. The quick test takes a few models of each
+config, the slow one all of them.
 """
 
 import dataclasses
@@ -20,6 +21,8 @@ from reprojax.study import stages
 from reprojax.study.runner import prepare, run_study
 from reprojax.training.spec import TrainingSpec
 
+pytestmark = pytest.mark.slow  # a dozen programs to compile, each for half a minute of a CPU
+
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TRAINING = dataclasses.asdict(TrainingSpec(steps=1, batch_size=8, warmup_steps=0))
 UNET = dict(width=8, num_blocks=1, attention=(4,), dropout=0.0)
@@ -36,11 +39,17 @@ OPTIONS = {
 }
 
 
-def cases():
-    """(config, scale) of each of the headers' commands; "official" takes folders, not a scale."""
+def names_and_scales():
+    """Config to the scales of its header's commands; "official" takes folders instead."""
     for path in sorted(CONFIGS.glob("*.py")):
         command = rf"--config=configs/{path.stem}\.py(?::(\w+))?(?=\s)"
-        yield from ((path.stem, scale) for scale in re.findall(command, path.read_text()))
+        if scales := re.findall(command, path.read_text()):
+            yield path.stem, scales
+
+
+each_config = pytest.mark.parametrize(
+    "name, scales", [pytest.param(*case, id=case[0]) for case in names_and_scales()]
+)
 
 
 def load(name, scale):
@@ -50,7 +59,7 @@ def load(name, scale):
     return module.get_config(scale)
 
 
-def shrink(config):
+def shrink(config, few):
     """Tiny data, networks and budgets; no analyses; of models that become the same, the first."""
     if config.data.source != "mixture":
         config.data.update(source="digits", dataset="", split="all", size=0, channels=0)
@@ -59,31 +68,44 @@ def shrink(config):
     config.sampling.update(num_steps=2, batch_size=4)
     config.training.update(TRAINING)
     config.loop.update(eval_images=8, state_sharding="replicated")
-    kept = set()
+    contents = {}
+    for name, model in config.models.items():
+        contents.setdefault(shrink_model(model, few), name)
+    kept = set(contents.values())
+    if few:
+        kept &= representatives(config.models)
     with config.unlocked():
+        for name in set(config.models) - kept:
+            del config.models[name]
         for name in list(config.analyses):
             del config.analyses[name]
-        for name, model in list(config.models.items()):
-            content = shrink_model(model)
-            if content in kept:
-                del config.models[name]
-            kept.add(content)
 
 
-def shrink_model(model):
+def shrink_model(model, few):
     """What tells it from others: not its seed, nor its number of images, nor which closed form."""
     model.n_train = None
     if "network" not in model:
         return "closed form"
     model.weights = ""
     model.network.update(NETWORKS.get(model.family, UNET))
-    if "multipliers" in model.network:  # resampling costs half of the time: under one kernel only
-        model.network.multipliers = (1, 2) if model.kernel == "edm" else (1,)
+    if "multipliers" in model.network:  # resampling takes half of the time to compile
+        model.network.multipliers = (1,) if few else (1, 2)
     model.options.update(OPTIONS.get(model.objective, {}))
     model.training.update(dict.fromkeys(TRAINING))
     if model.sampling.num_steps is not None:
         model.sampling.num_steps = 1 if model.objective in OPTIONS else 2
     return str({**model.to_dict(), "seed": 0})
+
+
+def representatives(models):
+    """Closed forms, the first network, the first with labels; one of each student's loss."""
+    networks = {name: model for name, model in models.items() if "network" in model}
+    losses = {model.objective: name for name, model in reversed(networks.items())}
+    students = [name for loss, name in losses.items() if loss in OPTIONS]
+    teachers = [networks[name].teacher for name in students]
+    labelled = [name for name, model in networks.items() if model.network.num_classes]
+    few = {*list(networks)[:1], *labelled[:1], *students, *teachers}
+    return few | (set(models) - set(networks))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -94,15 +116,34 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-@pytest.mark.parametrize("name, scale", cases())
-def test_it_trains_and_samples(name, scale, tmp_path, monkeypatch):
-    config = load(name, scale)
-    rc.make_study(config)  # as it is shipped
-    shrink(config)
+@each_config
+def test_it_trains_and_samples(name, scales, tmp_path, monkeypatch):
+    train_and_sample(name, scales, tmp_path, monkeypatch, few=True)
+
+
+@pytest.mark.slow
+@each_config
+def test_all_of_its_models_do(name, scales, tmp_path, monkeypatch):
+    train_and_sample(name, scales, tmp_path, monkeypatch, few=False)
+
+
+def train_and_sample(name, scales, tmp_path, monkeypatch, few):
     train, runs = stages.train, {}
     spy = lambda run, **k: train(runs.setdefault(run.name, run), **k)  # noqa: E731
     monkeypatch.setattr(stages, "train", spy)
-    context = run_study(prepare(rc.make_study(config)), tmp_path / "w", last="sample")
+    seen = []
+    for scale in scales:
+        config = load(name, scale)
+        rc.make_study(config)  # as it is shipped
+        shrink(config, few)
+        if config.models not in seen:  # most scales differ in size alone
+            seen.append(config.models)
+            runs.clear()
+            prepared = prepare(rc.make_study(config))
+            check(run_study(prepared, tmp_path / f"w{scale}", last="sample"), runs)
+
+
+def check(context, runs):
     for cell in context.study.cells:
         images, nfe = stages.read_samples(context, cell)
         assert images.shape == (4, *context.images.shape) and images.std() > 0, cell.name

@@ -5,11 +5,9 @@ import importlib.util
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from reprojax import config as rc
-from reprojax.diffusion.grids import GridSpec
 from reprojax.errors import InputError
 from reprojax.study.stages import cell_network, param_shapes
 
@@ -61,19 +59,6 @@ def test_its_header_says_how_to_run_it_and_what_to_expect(path):
     needed = {"Cost:", "Expect:"} | (set() if path.stem in ("quickstart", "toy") else {"Data:"})
     assert needed <= {line.split(" ")[0] for line in header.splitlines()}
     assert path.stem in {name for name, _ in CASES} | {"official"}
-
-
-def test_progressive_students_are_sampled_at_the_levels_that_they_know():
-    studies = [rc.make_study(load(name).get_config(scale)) for name, scale in CASES]
-    students = [(s, c) for s in studies for c in s.cells if c.objective == "progressive"]
-    assert students
-    for study, cell in students:
-        sampler, kernel = study.sampler_of(cell), cell.make_objective().kernel
-        low, high = (float(kernel.sigma(t)) for t in (kernel.t_min, kernel.t_max))
-        known = GridSpec("karras", dict(cell.options)["last_steps"], low, high, end="sigma_min")
-        levels = sampler.grid.sigmas(sampler.kernel)
-        assert sampler.solver == "ddim", cell.name
-        np.testing.assert_allclose(levels, known.sigmas(kernel), rtol=1e-5, err_msg=cell.name)
 
 
 def test_models_inherit_the_budget_and_may_differ():

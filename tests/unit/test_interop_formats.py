@@ -538,6 +538,9 @@ def test_how_a_checkpoint_is_used_is_what_the_caller_says(
     assert main([*arguments, "--preconditioning", use]) == 0
     facts = read_model(tmp_path / "m").facts
     assert (facts.kernel, facts.preconditioning, facts.kind) == expected
+    if optimiser == "optimizer":  # that code base's VP checkpoints are DDPM++
+        with pytest.raises(InputError, match="family unet, not ncsnpp"):
+            msgpack.read_msgpack(path, "vp_eps")
     other = "ve" if optimiser == "opt_state" else "edm"
     with pytest.raises(InputError, match="a checkpoint with"):
         msgpack.read_msgpack(path, other)
