@@ -2,8 +2,7 @@
 
 What is kept of a config is its structure: families, kernels, parametrisations, losses, teachers,
 class labels, samplers. What is cut is made equal everywhere, so that configs share programs: nearly
-all of the time goes into compiling each of them once. The quick test takes a few models of each
-config, the slow one all of them.
+all of the time goes into compiling each of them once, in one process (-n 0) once for all configs.
 """
 
 import dataclasses
@@ -21,7 +20,7 @@ from reprojax.study import stages
 from reprojax.study.runner import prepare, run_study
 from reprojax.training.spec import TrainingSpec
 
-pytestmark = pytest.mark.slow  # a dozen programs to compile, each for half a minute of a CPU
+pytestmark = pytest.mark.slow  # 12 minutes: some forty programs to compile
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TRAINING = dataclasses.asdict(TrainingSpec(steps=1, batch_size=8, warmup_steps=0))
@@ -47,11 +46,6 @@ def names_and_scales():
             yield path.stem, scales
 
 
-each_config = pytest.mark.parametrize(
-    "name, scales", [pytest.param(*case, id=case[0]) for case in names_and_scales()]
-)
-
-
 def load(name, scale):
     spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
@@ -59,7 +53,7 @@ def load(name, scale):
     return module.get_config(scale)
 
 
-def shrink(config, few):
+def shrink(config):
     """Tiny data, networks and budgets; no analyses; of models that become the same, the first."""
     if config.data.source != "mixture":
         config.data.update(source="digits", dataset="", split="all", size=0, channels=0)
@@ -70,42 +64,28 @@ def shrink(config, few):
     config.loop.update(eval_images=8, state_sharding="replicated")
     contents = {}
     for name, model in config.models.items():
-        contents.setdefault(shrink_model(model, few), name)
-    kept = set(contents.values())
-    if few:
-        kept &= representatives(config.models)
+        contents.setdefault(shrink_model(model), name)
     with config.unlocked():
-        for name in set(config.models) - kept:
+        for name in set(config.models) - set(contents.values()):
             del config.models[name]
         for name in list(config.analyses):
             del config.analyses[name]
 
 
-def shrink_model(model, few):
+def shrink_model(model):
     """What tells it from others: not its seed, nor its number of images, nor which closed form."""
     model.n_train = None
     if "network" not in model:
         return "closed form"
     model.weights = ""
     model.network.update(NETWORKS.get(model.family, UNET))
-    if "multipliers" in model.network:  # resampling takes half of the time to compile
-        model.network.multipliers = (1,) if few else (1, 2)
+    if "multipliers" in model.network:  # resampling takes half of the time: under one kernel only
+        model.network.multipliers = (1, 2) if model.kernel == "edm" else (1,)
     model.options.update(OPTIONS.get(model.objective, {}))
     model.training.update(dict.fromkeys(TRAINING))
     if model.sampling.num_steps is not None:
         model.sampling.num_steps = 1 if model.objective in OPTIONS else 2
     return str({**model.to_dict(), "seed": 0})
-
-
-def representatives(models):
-    """Closed forms, the first network, the first with labels; one of each student's loss."""
-    networks = {name: model for name, model in models.items() if "network" in model}
-    losses = {model.objective: name for name, model in reversed(networks.items())}
-    students = [name for loss, name in losses.items() if loss in OPTIONS]
-    teachers = [networks[name].teacher for name in students]
-    labelled = [name for name, model in networks.items() if model.network.num_classes]
-    few = {*list(networks)[:1], *labelled[:1], *students, *teachers}
-    return few | (set(models) - set(networks))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -116,18 +96,10 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-@each_config
+@pytest.mark.parametrize(
+    "name, scales", [pytest.param(*case, id=case[0]) for case in names_and_scales()]
+)
 def test_it_trains_and_samples(name, scales, tmp_path, monkeypatch):
-    train_and_sample(name, scales, tmp_path, monkeypatch, few=True)
-
-
-@pytest.mark.slow
-@each_config
-def test_all_of_its_models_do(name, scales, tmp_path, monkeypatch):
-    train_and_sample(name, scales, tmp_path, monkeypatch, few=False)
-
-
-def train_and_sample(name, scales, tmp_path, monkeypatch, few):
     train, runs = stages.train, {}
     spy = lambda run, **k: train(runs.setdefault(run.name, run), **k)  # noqa: E731
     monkeypatch.setattr(stages, "train", spy)
@@ -135,7 +107,7 @@ def train_and_sample(name, scales, tmp_path, monkeypatch, few):
     for scale in scales:
         config = load(name, scale)
         rc.make_study(config)  # as it is shipped
-        shrink(config, few)
+        shrink(config)
         if config.models not in seen:  # most scales differ in size alone
             seen.append(config.models)
             runs.clear()
