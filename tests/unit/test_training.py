@@ -151,11 +151,11 @@ def test_each_step_and_each_seed_draws_its_own_noise(digits):
 def test_accumulated_gradients_are_the_mean_of_their_micro_batches(digits):
     spec = make_spec(training=replace(BUDGET, accumulate=4))
     single = replace(spec, training=replace(BUDGET, accumulate=1))
-    params = spec.init(SHAPE, root_key(0)).params
+    state = spec.init(SHAPE, root_key(0))
     images, key = jnp.asarray(digits.train.images(0, 16)), root_key(5)
-    loss, grads = step_module._loss_and_grad(params, images, None, key, spec)
+    loss, grads = step_module._loss_and_grad(state, images, None, key, spec)
     parts = [
-        step_module._loss_and_grad(params, images[i::4], None, stream(key, "micro", i), single)
+        step_module._loss_and_grad(state, images[i::4], None, stream(key, "micro", i), single)
         for i in range(4)
     ]
     assert float(loss) == pytest.approx(np.mean([float(p[0]) for p in parts]), rel=1e-5)
@@ -196,12 +196,12 @@ def test_clipping_bounds_the_update_but_not_the_reported_norm(digits):
 def test_flips_happen_only_when_asked(digits):
     images = jnp.asarray(digits.train.images(0, 16))
     mirrored = images[:, :, ::-1]
-    params = make_spec().init(SHAPE, root_key(0)).params
-    params = jax.tree.map(lambda p: p + 0.05, params)
+    state = make_spec().init(SHAPE, root_key(0))
+    params = jax.tree.map(lambda p: p + 0.05, state.params)
 
     def loss(batch, flip):
         spec = make_spec(training=replace(BUDGET, flip=flip))
-        return float(step_module._micro_loss(params, batch, None, root_key(1), spec))
+        return float(step_module._micro_loss(params, batch, None, root_key(1), state, spec))
 
     assert loss(images, False) != loss(images, True)
     assert loss(images, False) != loss(mirrored, False)
