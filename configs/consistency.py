@@ -29,7 +29,7 @@ def get_config(scale: str = ""):
     if scale == "lab":
         config = rc.default_config("consistency_lab")
         rc.use_fashion_lab(config)
-        network.update(width=16, multipliers=(1, 2), num_blocks=1, attention=(8,))
+        network.update(rc.LAB_UNET)
         dropout = dict(edm=0.0, ct=0.0, ict=0.0)
         config.training.update(steps=3000, learning_rate=2e-3)
         published = dict(learning_rate=1e-3)
@@ -40,15 +40,7 @@ def get_config(scale: str = ""):
         rc.use_cifar10(config, "configs/consistency.py:lab")
         network.update(width=128, multipliers=(2, 2, 2), num_blocks=4)
         dropout = dict(edm=0.13, ct=0.0, ict=0.3)
-        config.training.update(
-            steps=390_625,
-            batch_size=512,
-            learning_rate=1e-3,
-            warmup_steps=19_531,
-            decay="none",
-            grad_clip=0.0,
-            ema_halflife_images=500_000.0,
-        )
+        config.training.update(rc.EDM_BUDGET)
         # The half-life of the target average with which the published CT ends, .9986 a step.
         published = dict(
             steps=800_000, learning_rate=4e-4, ema_halflife_images=253_000.0, dtype="float32"
@@ -62,7 +54,7 @@ def get_config(scale: str = ""):
             dtype="float32",
         )
         levels = dict(ct=(2, 150), ict=(10, 1280))
-    nets = {name: dict(dropout=rate, **network) for name, rate in dropout.items()}
+    nets = {name: dict(network, dropout=rate) for name, rate in dropout.items()}
     options = {k: dict(first_levels=s0, last_levels=s1) for k, (s0, s1) in levels.items()}
     # Each flow map is sampled in one step, unless its ``sampling`` says otherwise.
     cd = dict(objective="cd", teacher="edm", network=nets["edm"], training=published)

@@ -29,7 +29,7 @@ def get_config(scale: str = ""):
     if scale == "lab":
         config = rc.default_config("ddpm_lab")
         rc.use_fashion_lab(config)
-        network = dict(width=16, multipliers=(1, 2), num_blocks=1, attention=(8,), dropout=0.0)
+        network = rc.LAB_UNET
         config.training.update(steps=2500, learning_rate=2e-3)
     else:
         config = rc.default_config("ddpm")

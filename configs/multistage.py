@@ -27,21 +27,13 @@ def get_config(scale: str = ""):
     if scale == "lab":
         config = rc.default_config("multistage_lab")
         rc.use_fashion_lab(config)
-        network = dict(width=16, multipliers=(1, 2), num_blocks=1, attention=(8,), dropout=0.0)
+        network = rc.LAB_UNET
         config.training.update(steps=2500, learning_rate=2e-3)
     else:
         config = rc.default_config("multistage")
         rc.use_cifar10(config, "configs/multistage.py:lab")
         network = dict(width=128, multipliers=(2, 2, 2), num_blocks=4, dropout=0.13)
-        config.training.update(
-            steps=390_625,
-            batch_size=512,
-            learning_rate=1e-3,
-            warmup_steps=19_531,
-            decay="none",
-            grad_clip=0.0,
-            ema_halflife_images=500_000.0,
-        )
+        config.training.update(rc.EDM_BUDGET)
     common = dict(boundaries=BOUNDARIES, shared="encoder", **network)
     apart = dict(boundaries=BOUNDARIES, shared="none", **network)
     rc.add_models(

@@ -28,7 +28,7 @@ def get_config(scale: str = ""):
     if scale == "lab":
         config = rc.default_config("progressive_lab")
         rc.use_fashion_lab(config)
-        network = dict(width=16, multipliers=(1, 2), num_blocks=1, attention=(8,), dropout=0.0)
+        network = rc.LAB_UNET
         config.training.update(steps=3000, learning_rate=2e-3)
         halving = {8: 500, 4: 500, 1: 500}
         student = dict(decay="none", learning_rate=5e-4)

@@ -27,6 +27,18 @@ from reprojax.study.analyses.specs import ANALYSES, make_analysis
 from reprojax.study.cells import Cell, DataSpec, NoiseSpec, ScoringSpec, Study
 from reprojax.training.spec import LoopSpec, TrainingSpec
 
+# The U-Net of the :lab scale, 16x16.
+LAB_UNET = dict(width=16, multipliers=(1, 2), num_blocks=1, attention=(8,), dropout=0.0)
+# EDM's budget on CIFAR-10: 200 M images (arXiv 2206.00364).
+EDM_BUDGET = dict(
+    steps=390_625,
+    batch_size=512,
+    learning_rate=1e-3,
+    warmup_steps=19_531,
+    decay="none",
+    grad_clip=0.0,
+    ema_halflife_images=500_000.0,
+)
 MODES = ("study", "train", "sample", "score", "report")
 
 

@@ -48,3 +48,8 @@ class NetworkFlowMap(NetworkDenoiser):
     """The same network read as a FlowMapFn: a consistency model (arXiv 2303.01469)."""
 
     is_flow_map = True  # solvers of the equation refuse it
+
+
+def network_function(kind: str) -> type[NetworkDenoiser]:
+    """What a network of this kind ("network" or "flow_map") is bound to its parameters by."""
+    return NetworkFlowMap if kind == "flow_map" else NetworkDenoiser

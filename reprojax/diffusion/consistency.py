@@ -8,19 +8,19 @@ teacher's equation.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
-from reprojax.diffusion.karras import karras_level, karras_place
-from reprojax.diffusion.kernels import EDM, Kernel
+from reprojax.diffusion.karras import RHO, karras_level, karras_place
+from reprojax.diffusion.kernels import EDM
+from reprojax.diffusion.loss import ScheduledLoss, uniform_index
 from reprojax.diffusion.objectives import expand
 from reprojax.errors import InputError, require_number
-from reprojax.rng import normal, stream, uniform
+from reprojax.rng import normal, stream
 from reprojax.types import Companions, DenoiseFn
 
-RHO = 7.0  # of the levels (arXiv 2303.01469, section 5)
 P_MEAN, P_STD = -1.1, 2.0  # iCT's log-normal of levels (arXiv 2310.14189, table 1)
 HUBER = 0.00054  # iCT's c over sqrt(pixels) (arXiv 2310.14189, section 3.3)
 
@@ -40,16 +40,13 @@ def pseudo_huber(error: jax.Array) -> jax.Array:
 
 
 @dataclass(frozen=True)
-class ConsistencyTraining:
+class ConsistencyTraining(ScheduledLoss):
     """CT as published in 2303.01469, with the pseudo-Huber metric in place of LPIPS.
 
     The target is the network's moving average, the one that is sampled; levels are uniform in
     their index; their number grows with the square root of the steps.
 
-    Args:
-        kernel: EDM's, whose t_min and t_max bound the levels.
-        sigma_data: of the data.
-        steps: of the whole training, which the schedule is spread over.
+    Args: those of `ScheduledLoss`, the kernel being EDM's, and
         first_levels: s0, intervals at the start.
         last_levels: s1, intervals at the end.
 
@@ -57,15 +54,10 @@ class ConsistencyTraining:
         InputError: another kernel, or an option outside its range.
     """
 
-    kernel: Kernel = field(default_factory=EDM)
-    sigma_data: float = 0.5
-    steps: int = 1
     first_levels: int = 2
     last_levels: int = 150
 
     flow_map = True
-    needs_teacher = False
-    staged = False
     companion_passes = 1  # of the target
 
     def __post_init__(self):
@@ -84,7 +76,7 @@ class ConsistencyTraining:
 
     def draw_interval(self, key: jax.Array, n: int, intervals: jax.Array) -> jax.Array:
         """Indices float32 `[n]` of intervals, 0 the noisiest."""
-        return jnp.minimum(jnp.floor(uniform(key, (n,), 0.0, 1.0) * intervals), intervals - 1)
+        return uniform_index(key, (n,), intervals)
 
     def weight(self, low: jax.Array, high: jax.Array) -> jax.Array:
         """Of a pair of levels."""
@@ -113,18 +105,7 @@ class ConsistencyTraining:
         cond: jax.Array | None = None,
         companions: Companions | None = None,
     ) -> jax.Array:
-        """The batch's mean weighted distance between the ends of neighbouring points.
-
-        Args:
-            denoise: the flow map that is trained.
-            x0: `[b, h, w, c]` float32 in [-1, 1].
-            key: levels and noise are drawn from its named streams.
-            cond: `[b]` int32 labels or None.
-            companions: its moving average, the teacher and the step.
-
-        Returns:
-            float32 scalar.
-        """
+        """The mean weighted distance between the ends of neighbours; see `Loss.loss`."""
         low, high = self.levels(stream(key, "sigma"), x0.shape[0], companions.step)
         z = normal(stream(key, "noise"), x0.shape)
         x = x0 + expand(high, x0.ndim) * z
@@ -204,4 +185,4 @@ class ConsistencyDistillation(ConsistencyTraining):
         step = expand(low - high, x.ndim)
         first = slope(x, high)
         second = slope(x + step * first, low)
-        return jax.lax.stop_gradient(x + 0.5 * step * (first + second))
+        return x + 0.5 * step * (first + second)

@@ -3,44 +3,35 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
-from reprojax.diffusion.karras import karras_level
-from reprojax.diffusion.kernels import EDM, Kernel
+from reprojax.diffusion.karras import RHO, karras_level
+from reprojax.diffusion.loss import ScheduledLoss, uniform_index
 from reprojax.diffusion.objectives import expand
 from reprojax.errors import InputError, require_number
-from reprojax.rng import normal, stream, uniform
+from reprojax.rng import normal, stream
 from reprojax.types import Companions, DenoiseFn
-
-RHO = 7.0  # of the levels; those of n steps are every second one of 2 n steps
 
 
 @dataclass(frozen=True)
-class ProgressiveDistillation:
+class ProgressiveDistillation(ScheduledLoss):
     """The number of steps halves from stage to stage (arXiv 2202.00512, algorithm 2).
 
     Stages are of equal length. At the start of each, the student so far (its moving average)
     becomes the teacher, and the student goes on from there. What is left is a denoiser for DDIM on
     the Karras levels of ``last_steps`` steps that end at sigma_min, and means nothing between them.
 
-    Args:
-        kernel: its smallest and largest level bound the range.
-        sigma_data: of the data, in the weight.
-        steps: optimiser steps in all.
+    Args: those of `ScheduledLoss`, and
         first_steps: DDIM steps of the first student; its teacher does twice as many.
         last_steps: DDIM steps of the last student; ``first_steps`` is it times a power of 2.
     """
 
-    kernel: Kernel = field(default_factory=EDM)
-    sigma_data: float = 0.5
-    steps: int = 1
     first_steps: int = 512
     last_steps: int = 4
 
-    flow_map = False
     needs_teacher = True
     staged = True
     companion_passes = 2  # of the teacher
@@ -80,21 +71,9 @@ class ProgressiveDistillation:
         cond: jax.Array | None = None,
         companions: Companions | None = None,
     ) -> jax.Array:
-        """The batch's mean squared error to the image that two steps of the teacher point at.
-
-        Args:
-            denoise: the student.
-            x0: `[b, h, w, c]` float32 in [-1, 1].
-            key: levels and noise are drawn from its named streams.
-            cond: `[b]` int32 labels or None.
-            companions: the teacher and the step.
-
-        Returns:
-            float32 scalar.
-        """
+        """The mean squared error to the image that the teacher points at; see `Loss.loss`."""
         n = self.student_steps(companions.step)
-        i = jnp.floor(uniform(stream(key, "sigma"), (x0.shape[0],), 0.0, 1.0) * n)
-        i = jnp.minimum(i, n - 1)
+        i = uniform_index(stream(key, "sigma"), x0.shape[:1], n)
         now, middle, then = (self._level((i + d) / n) for d in (0.0, 0.5, 1.0))
         x = x0 + expand(now, x0.ndim) * normal(stream(key, "noise"), x0.shape)
         goal = jax.lax.stop_gradient(_two_steps(companions.teacher, x, now, middle, then, cond))
@@ -103,10 +82,8 @@ class ProgressiveDistillation:
         return jnp.mean((now**-2 + self.sigma_data**-2) * error)
 
     def _level(self, u: jax.Array) -> jax.Array:
-        low, high = (
-            self.kernel.sigma(jnp.asarray(t)) for t in (self.kernel.t_min, self.kernel.t_max)
-        )
-        return karras_level(u, low, high, RHO)
+        # Those of n steps are every second one of 2 n steps.
+        return karras_level(u, *self.kernel.ends(), RHO)
 
 
 def _two_steps(teacher, x, now, middle, then, cond) -> jax.Array:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from reprojax.diffusion.karras import RHO, karras_level
 from reprojax.diffusion.kernels import Kernel
 from reprojax.errors import InputError, require_choice, require_number
 
@@ -17,8 +18,7 @@ ENDS = ("zero", "sigma_min")
 
 def karras(n: int, low: float, high: float, rho: float, kernel: Kernel) -> np.ndarray:
     """Uniform in sigma^(1/rho) (arXiv 2206.00364, eq. 5); float64 `[n]`, falling."""
-    u = np.linspace(0.0, 1.0, n)
-    return (high ** (1 / rho) + u * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+    return karras_level(np.linspace(0.0, 1.0, n), low, high, rho)
 
 
 def log_sigma(n: int, low: float, high: float, rho: float, kernel: Kernel) -> np.ndarray:
@@ -62,7 +62,7 @@ class GridSpec:
     num_steps: int = 18
     sigma_min: float = 0.002
     sigma_max: float = 80.0
-    rho: float = 7.0
+    rho: float = RHO
     end: str = "zero"
 
     def __post_init__(self):
@@ -80,7 +80,7 @@ class GridSpec:
 
     def require_range_of(self, kernel: Kernel) -> None:
         """Raises InputError if a grid in the kernel's time reaches beyond the kernel's levels."""
-        low, high = (float(kernel.sigma(jnp.asarray(t))) for t in (kernel.t_min, kernel.t_max))
+        low, high = map(float, kernel.ends())
         for name in ("sigma_min", "sigma_max"):
             value = getattr(self, name)
             if self.name == "uniform_t" and not low * (1 - 1e-5) <= value <= high * (1 + 1e-5):

@@ -60,6 +60,10 @@ class Kernel:
         scale = self.scale(t)
         return scale, scale * self.sigma(t)
 
+    def ends(self) -> tuple[jax.Array, jax.Array]:
+        """The smallest and the largest noise level a network is trained at."""
+        return self.sigma(jnp.asarray(self.t_min)), self.sigma(jnp.asarray(self.t_max))
+
     def t_of_sigma(self, sigma: jax.Array) -> jax.Array:
         """The time with this noise level, by bisection; clipped to [t_min, t_max].
 

@@ -13,25 +13,17 @@ from reprojax.diffusion.consistency import (
 )
 from reprojax.diffusion.distillation import ProgressiveDistillation
 from reprojax.diffusion.kernels import Kernel
+from reprojax.diffusion.loss import Loss, ScheduledLoss
 from reprojax.diffusion.objectives import OBJECTIVES, Objective
 from reprojax.errors import InputError, choices, require_choice
 
-# Losses with a schedule over training; each is a frozen dataclass whose further fields are options.
-SCHEDULED = {
+SCHEDULED: dict[str, type[ScheduledLoss]] = {
     "ct": ConsistencyTraining,
     "ict": ImprovedConsistencyTraining,
     "cd": ConsistencyDistillation,
     "progressive": ProgressiveDistillation,
 }
 LOSSES = (*OBJECTIVES, *SCHEDULED)
-Loss = (
-    Objective
-    | ConsistencyTraining
-    | ImprovedConsistencyTraining
-    | ConsistencyDistillation
-    | ProgressiveDistillation
-)
-_NOT_OPTIONS = ("kernel", "sigma_data", "steps")
 
 
 def loss_options(name: str) -> dict[str, Any]:
@@ -43,8 +35,9 @@ def loss_options(name: str) -> dict[str, Any]:
     require_choice("objective", name, LOSSES)
     if name in OBJECTIVES:
         return {}
+    common = {f.name for f in dataclasses.fields(ScheduledLoss)}
     fields = dataclasses.fields(SCHEDULED[name])
-    return {f.name: f.default for f in fields if f.name not in _NOT_OPTIONS}
+    return {f.name: f.default for f in fields if f.name not in common}
 
 
 def is_flow_map(name: str) -> bool:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from reprojax.diffusion.kernels import EDM, Kernel
+from reprojax.diffusion.loss import Loss
 from reprojax.diffusion.preconditioning import TIME_STEPS
 from reprojax.errors import require_choice
 from reprojax.rng import normal, stream, uniform
@@ -67,7 +68,7 @@ OBJECTIVES: dict[str, tuple[Callable, Callable]] = {
 
 
 @dataclass(frozen=True)
-class Objective:
+class Objective(Loss):
     """A row of `OBJECTIVES` bound to its kernel; hashable.
 
     Raises:
@@ -77,11 +78,6 @@ class Objective:
     name: str = "edm"
     kernel: Kernel = field(default_factory=EDM)
     sigma_data: float = 0.5
-
-    flow_map = False  # what is trained is a denoiser
-    needs_teacher = False
-    staged = False
-    companion_passes = 0  # forward passes per image beside those of the network that is trained
 
     def __post_init__(self):
         require_choice("objective", self.name, OBJECTIVES)
@@ -102,18 +98,7 @@ class Objective:
         cond: jax.Array | None = None,
         companions: Companions | None = None,
     ) -> jax.Array:
-        """The batch's mean weighted error.
-
-        Args:
-            denoise: the network's DenoiseFn.
-            x0: `[b, h, w, c]` float32 in [-1, 1].
-            key: noise levels and noise are drawn from its named streams.
-            cond: `[b]` int32 labels or None.
-            companions: not needed here; other losses are.
-
-        Returns:
-            float32 scalar.
-        """
+        """The batch's mean weighted squared error; see `Loss.loss`."""
         sigma = self.sample_sigma(stream(key, "sigma"), x0.shape[0])
         z = normal(stream(key, "noise"), x0.shape)
         error = denoise(x0 + expand(sigma, x0.ndim) * z, sigma, cond) - x0

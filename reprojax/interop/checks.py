@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from reprojax.errors import InputError
 
@@ -29,6 +32,15 @@ def require_stated(path: Path, name: str, value: Any, allowed: tuple) -> None:
     if not any(_equal(value, a) for a in allowed):
         said = " or ".join(map(repr, allowed))
         raise refuse(path, f"a network with {name} {said}, not {value!r}")
+
+
+def require_axes(
+    path: Path, tensors: Mapping[str, np.ndarray], name: str, ndim: int, *, what: str
+) -> tuple[int, ...]:
+    """The shape of a tensor; raises InputError unless it is there with so many axes."""
+    if name not in tensors or tensors[name].ndim != ndim:
+        raise refuse(path, f"{what}, which has a {name} of {ndim} axes")
+    return tensors[name].shape
 
 
 def _equal(value: Any, wanted: Any) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError
 
-from reprojax.denoisers.network import NetworkDenoiser, NetworkFlowMap
+from reprojax.denoisers.network import NetworkDenoiser, network_function
 from reprojax.errors import InputError
 from reprojax.files import write_json
 from reprojax.interop.checks import IN
@@ -43,8 +43,8 @@ class Model:
 
     def denoiser(self) -> NetworkDenoiser:
         """It as a DenoiseFn, or as a FlowMapFn where that is its kind."""
-        kind = NetworkFlowMap if self.facts.kind == "flow_map" else NetworkDenoiser
-        return kind(self.params, self.facts.build(), self.facts.precondition())
+        bind = network_function(self.facts.kind)
+        return bind(self.params, self.facts.build(), self.facts.precondition())
 
     def count(self) -> int:
         """Number of parameters."""
@@ -154,14 +154,13 @@ def _stored(path: str | Path, field: str) -> dict[str, Any]:
 
 def _metadata(facts: ModelFacts) -> dict[str, Any]:
     """What a study's weights carry too, and the image shape."""
-    network = {k: list(v) if isinstance(v, tuple) else v for k, v in facts.network}
     kind = {"kind": facts.kind} if facts.kind == "flow_map" else {}
     return {
         "family": facts.family,
         "kernel": facts.kernel,
         "preconditioning": facts.preconditioning,
         "sigma_data": facts.sigma_data,
-        "network": network,
+        "network": dict(facts.network),
         "image_shape": list(facts.image_shape),
         **kind,
     }

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
-import jax
 import numpy as np
 
 from reprojax.diffusion.kernels import make_kernel
 from reprojax.diffusion.preconditioning import Preconditioning
 from reprojax.errors import InputError, require_choice, require_number
 from reprojax.interop.mapping import Rule
-from reprojax.models.families import Network, build_network, init_params, network_defaults
+from reprojax.models.families import Network, build_network, network_defaults, param_shapes
 
 # What a file states is built before its tensors are looked at, so a hostile one may not state more.
 MAX_NUMBER, MAX_COUNT, MAX_SIDE = 1 << 16, 128, 4096
@@ -72,16 +70,11 @@ class ModelFacts:
 
     def shapes(self) -> Any:
         """Shapes of its parameters, a nested dict, without allocating them."""
-        return _shapes(self.build(), self.image_shape)
+        return param_shapes(self.build(), self.image_shape)
 
     def precondition(self) -> Preconditioning:
         """Its coefficients, bound to its kernel."""
         return Preconditioning(self.preconditioning, make_kernel(self.kernel), self.sigma_data)
-
-
-@lru_cache(maxsize=8)  # a reader asks for its rules, and again to build
-def _shapes(module: Network, image_shape: tuple[int, int, int]) -> Any:
-    return jax.eval_shape(lambda key: init_params(module, image_shape, key), jax.random.key(0))
 
 
 def _check_keyword(name: str, value: Any, default: Any) -> None:

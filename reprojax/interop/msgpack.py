@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from flax.serialization import msgpack_restore
 from flax.traverse_util import flatten_dict
 
 from reprojax.errors import InputError, choices, require_choice
-from reprojax.interop.checks import refuse
+from reprojax.interop.checks import refuse, require_axes
 from reprojax.interop.facts import ForeignModel, ModelFacts
 from reprojax.interop.mapping import Rule, paths
 
@@ -58,6 +59,8 @@ FIXED = {
     "norm_out": "GroupNorm_0",
     "conv_out": "Conv_1",
 }
+
+_shape = partial(require_axes, what="a checkpoint of NCSN++")
 
 
 def read_msgpack(path: Path, preconditioning: str | None = None, size: int = 32) -> ForeignModel:
@@ -162,12 +165,6 @@ def _architecture(
 
 def _count(tensors: Mapping[str, np.ndarray], kind: str) -> int:
     return len({name.split("/")[0] for name in tensors if name.startswith(f"{kind}_")})
-
-
-def _shape(path: Path, tensors: Mapping[str, np.ndarray], name: str, ndim: int) -> tuple[int, ...]:
-    if name not in tensors or tensors[name].ndim != ndim:
-        raise refuse(path, f"a checkpoint of NCSN++, which has a {name} of {ndim} axes")
-    return tensors[name].shape
 
 
 def _order(facts: ModelFacts) -> tuple[dict[str, int], dict[str, int]]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from reprojax.errors import InputError
-from reprojax.interop.checks import refuse
+from reprojax.interop.checks import refuse, require_axes
 from reprojax.interop.facts import ForeignModel, ModelFacts
 from reprojax.interop.mapping import Rule, paths
 
@@ -42,6 +42,8 @@ LAYERS = {
     "mlp1": "mlp.fc2",
     "skip": "skip_linear",
 }
+
+_shape = partial(require_axes, what="a state dict of U-ViT on pixels")
 
 
 def read_uvit(path: Path, heads: int | None = None) -> ForeignModel:
@@ -124,12 +126,6 @@ def _facts(path: Path, tensors: Mapping[str, np.ndarray], heads: int | None) -> 
         objective="eps",
         source={"format": "uvit", "file": path.name},
     )
-
-
-def _shape(path: Path, tensors: Mapping[str, Any], name: str, ndim: int) -> tuple[int, ...]:
-    if name not in tensors or tensors[name].ndim != ndim:
-        raise refuse(path, f"a state dict of U-ViT on pixels, which has a {name} of {ndim} axes")
-    return tensors[name].shape
 
 
 def _rule(ours: str) -> Rule:

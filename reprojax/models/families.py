@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -89,7 +90,12 @@ def init_params(module: nn.Module, image_shape: tuple[int, int, int], key: jax.A
     return module.init({"params": key}, x, jnp.zeros((1,), jnp.float32), cond)["params"]
 
 
+@cache
+def param_shapes(module: nn.Module, image_shape: tuple[int, int, int]) -> Any:
+    """Shapes of a network's parameters, a nested dict, without allocating them."""
+    return jax.eval_shape(lambda key: init_params(module, image_shape, key), jax.random.key(0))
+
+
 def count_params(module: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Number of parameters, without allocating them."""
-    shapes = jax.eval_shape(lambda k: init_params(module, image_shape, k), jax.random.key(0))
-    return sum(x.size for x in jax.tree.leaves(shapes))
+    return sum(x.size for x in jax.tree.leaves(param_shapes(module, image_shape)))

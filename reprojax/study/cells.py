@@ -8,18 +8,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
-
 from reprojax.data.source import SourceSpec
-from reprojax.diffusion.distillation import RHO
+from reprojax.diffusion.grids import GridSpec
+from reprojax.diffusion.karras import RHO
 from reprojax.diffusion.kernels import make_kernel
-from reprojax.diffusion.losses import Loss, is_flow_map, make_loss, needs_teacher
+from reprojax.diffusion.loss import Loss
+from reprojax.diffusion.losses import is_flow_map, make_loss, needs_teacher
 from reprojax.diffusion.preconditioning import Preconditioning
 from reprojax.errors import InputError, choices, require_choice, require_number, require_seed
 from reprojax.files import content_hash
 from reprojax.models.families import FAMILIES
 from reprojax.sampling.flow import SamplerSpec
-from reprojax.sampling.solvers import ALIASES
 from reprojax.study.analyses.specs import AnalysisSpec
 from reprojax.training.spec import LoopSpec, TrainingSpec
 
@@ -236,6 +235,10 @@ class Study:
             if cell.objective == "progressive" and not cell.weights:
                 _check_few_steps(cell, sampler)
 
+    def cell(self, name: str) -> Cell:
+        """The cell of that name."""
+        return next(cell for cell in self.cells if cell.name == name)
+
     def sampler_of(self, cell: Cell) -> SamplerSpec:
         """The cell's own sampler, or the study's."""
         return cell.sampler or self.sampler
@@ -259,24 +262,14 @@ class Study:
 def _check_few_steps(cell: Cell, sampler: SamplerSpec) -> None:
     """Raises InputError unless a progressively distilled student is sampled by its own steps."""
     loss = cell.make_objective()
-    low, high = (
-        float(loss.kernel.sigma(jnp.asarray(t))) for t in (loss.kernel.t_min, loss.kernel.t_max)
-    )
-    grid = sampler.grid
-    wanted = {
-        "num_steps": (grid.num_steps, loss.last_steps),
-        "end": (grid.end, "sigma_min"),
-        "grid": (grid.name, "karras"),
-        "rho": (grid.rho, RHO),
-        "sigma_min": (grid.sigma_min, low),
-        "sigma_max": (grid.sigma_max, high),
-        "solver": (ALIASES.get(sampler.solver, sampler.solver), "ddim"),
-    }
-    for name, (value, own) in wanted.items():
-        same = value == own if isinstance(own, str) else math.isclose(value, own, rel_tol=1e-5)
-        if not same:
-            said = own if isinstance(own, str) else f"{own:g}"
-            allowed = f"it must be {said}: a student knows its own steps alone"
+    low, high = map(float, loss.kernel.ends())
+    grid = GridSpec("karras", loss.last_steps, low, high, RHO, end="sigma_min")
+    own = SamplerSpec("ddim", grid, dtype=sampler.dtype).identity()
+    for name, value in sampler.identity().items():
+        wanted = own.get(name, value)
+        words = isinstance(wanted, str)
+        if not (value == wanted if words else math.isclose(value, wanted, rel_tol=1e-5)):
+            allowed = f"it must be {wanted if words else f'{wanted:g}'}: a student knows no others"
             raise InputError(f"models.{cell.name}.sampling.{name}", value, allowed)
 
 

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from rich import box
 from rich.table import Table
 
-from reprojax.models.families import Network, count_params
+from reprojax.models.families import Network, count_params, param_shapes
 from reprojax.study.cells import Cell
 from reprojax.study.progress import Reporter
 from reprojax.study.runner import Prepared
-from reprojax.study.stages import cell_network, param_shapes
+from reprojax.study.stages import cell_network
 
 BACKWARD = 3  # forward and backward cost about three forward passes
 ADAPTIVE_NFE = 100  # guessed for solvers that choose their steps

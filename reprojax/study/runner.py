@@ -7,6 +7,7 @@ from pathlib import Path
 
 from reprojax.errors import InputError
 from reprojax.mesh import DATA_AXIS, make_mesh
+from reprojax.models.families import param_shapes
 from reprojax.sampling.noise import NoiseBank, load_noise
 from reprojax.scoring.descriptors import descriptor_class
 from reprojax.study.analyses.run import check_analyses, run_analyses
@@ -14,7 +15,7 @@ from reprojax.study.cells import Cell, DataSpec, Study
 from reprojax.study.images import StudyImages
 from reprojax.study.progress import Reporter
 from reprojax.study.scores import read_scores, score_study
-from reprojax.study.stages import Context, cell_network, param_shapes, sample_cell, train_cell
+from reprojax.study.stages import Context, cell_network, sample_cell, train_cell
 from reprojax.study.workdir import Workdir
 from reprojax.training.loop import check_devices
 from reprojax.training.signals import StopRequest

@@ -15,11 +15,11 @@ from jax.sharding import Mesh
 from reprojax.data.mixture import mixture_of
 from reprojax.data.transform import to_float, to_uint8
 from reprojax.denoisers.gaussian import gaussian_denoiser
-from reprojax.denoisers.network import NetworkDenoiser, NetworkFlowMap
+from reprojax.denoisers.network import network_function
 from reprojax.denoisers.optimum import empirical_optimum
 from reprojax.errors import InputError
 from reprojax.files import content_hash, write_json, write_npz
-from reprojax.models.families import Network, build_network, count_params, init_params
+from reprojax.models.families import Network, build_network, count_params, param_shapes
 from reprojax.sampling.flow import sample_batches
 from reprojax.sampling.noise import NoiseBank
 from reprojax.scoring.descriptors import Descriptor
@@ -67,10 +67,6 @@ class Context:
         """The cell's folder in the workdir: its name, and the head of its hash."""
         return f"cells/{cell.name}-{self.hashes[cell.name][:8]}"
 
-    def cell(self, name: str) -> Cell:
-        """The study's cell of that name."""
-        return next(cell for cell in self.study.cells if cell.name == name)
-
 
 def cell_network(cell: Cell, shape: tuple[int, int, int], dtype: str = "float32") -> Network:
     """The network of a cell for images of this shape; errors name the model.
@@ -84,11 +80,6 @@ def cell_network(cell: Cell, shape: tuple[int, int, int], dtype: str = "float32"
             allowed = f"{error.allowed} (models.{cell.name})"
             raise InputError(error.field, error.value, allowed) from error
         raise InputError(f"models.{cell.name}.{error.field}", error.value, error.allowed) from error
-
-
-def param_shapes(module: Network, shape: tuple[int, int, int]) -> Any:
-    """Shapes of a network's parameters, without allocating them."""
-    return jax.eval_shape(lambda key: init_params(module, shape, key), jax.random.key(0))
 
 
 def train_cell(context: Context, cell: Cell) -> bool:
@@ -106,7 +97,7 @@ def train_cell(context: Context, cell: Cell) -> bool:
     target = context.workdir.own(f"{folder}/weights.safetensors")
     target.parent.mkdir(parents=True, exist_ok=True)
     module = cell_network(cell, context.images.shape, cell.training.dtype)
-    teacher = context.cell(cell.teacher) if cell.teacher else None
+    teacher = context.study.cell(cell.teacher) if cell.teacher else None
     run = Run(
         name=cell.name,
         spec=StepSpec(
@@ -138,8 +129,8 @@ def train_cell(context: Context, cell: Cell) -> bool:
         "jax": jax.__version__,
     }
     write_json(target.parent / "cell.json", facts)
-    network = {k: list(v) if isinstance(v, tuple) else v for k, v in cell.network}
-    save_weights(target, params, {**description, **cell.weights_facts(), "network": network})
+    metadata = {**description, **cell.weights_facts(), "network": dict(cell.network)}
+    save_weights(target, params, metadata)
     return True
 
 
@@ -160,9 +151,9 @@ def cell_denoiser(context: Context, cell: Cell) -> DenoiseFn:
         return gaussian_denoiser(to_float(block) for block in image_blocks(subset))
     if cell.family == "population":
         return mixture_of(context.study.data.source).denoiser()
-    kind = NetworkFlowMap if cell.kind == "flow_map" else NetworkDenoiser
+    bind = network_function(cell.kind)
     module = cell_network(cell, context.images.shape)
-    return kind(cell_params(context, cell), module, cell.precondition())
+    return bind(cell_params(context, cell), module, cell.precondition())
 
 
 def bank_labels(cell: Cell, n: int) -> np.ndarray | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 
 from reprojax.data.transform import to_float
 from reprojax.denoisers.network import NetworkDenoiser
-from reprojax.diffusion.losses import Loss
+from reprojax.diffusion.loss import Loss
+from reprojax.diffusion.objectives import Objective
 from reprojax.diffusion.preconditioning import Preconditioning
 from reprojax.mesh import batch_sharding, state_sharding
 from reprojax.models.families import Network, init_params
@@ -86,7 +87,14 @@ class StepSpec:
 
     def init(self, image_shape: tuple[int, int, int], root: jax.Array) -> TrainState:
         """The state at step 0, laid out on the mesh; parameters come from the stream "init"."""
-        return _init_state(root, spec=self, image_shape=tuple(image_shape))
+        # No loss or parametrisation has a part in it: all specs of a network share one program.
+        common = replace(
+            self,
+            objective=Objective(),
+            precondition=Preconditioning(),
+            teacher_precondition=None,
+        )
+        return _init_state(root, spec=common, image_shape=tuple(image_shape))
 
     def adopt(self, state: TrainState, teacher_params: Any) -> TrainState:
         """The state at step 0 of a student that starts as its teacher, laid out on the mesh.
@@ -133,8 +141,7 @@ def _micro_loss(params, images, labels, key, state: TrainState, spec: StepSpec) 
     denoise = NetworkDenoiser(params, spec.module, spec.precondition, True, dropout_key=dropout)
     teacher = None
     if state.teacher_params is not None:
-        how = spec.teacher_precondition or spec.precondition
-        teacher = NetworkDenoiser(state.teacher_params, spec.module, how)
+        teacher = NetworkDenoiser(state.teacher_params, spec.module, spec.teacher_precondition)
     ema = denoise.replace(params=state.ema_params)
     return spec.objective.loss(denoise, x0, key, labels, Companions(ema, teacher, state.step))
 

@@ -174,7 +174,7 @@ def test_rows_are_the_scores_of_the_first_noises_images(ran):
     context, found, identity = ran
     ruler, native, shared = study_ruler(context, identity), {}, {}
     for name in NAMES:
-        cell = context.cell(name)
+        cell = context.study.cell(name)
         native[name] = shared[name] = read_samples(context, cell)[0][:10]
         if name == "vp":
             images = sample(cell_denoiser(context, cell), context.bank.first(10), HEUN).images

@@ -81,7 +81,7 @@ def test_students_flow_maps_and_class_models_run_to_their_scores(tmp_path):
     weights = context.workdir.path / context.folder(cells["cd"]) / "weights.safetensors"
     given = make_config(cd=student("cd", teacher="", weights=str(weights)))
     again = run_study(prepare(rc.make_study(given)), tmp_path / "given", last="sample")
-    np.testing.assert_array_equal(read_samples(again, again.cell("cd"))[0], one)
+    np.testing.assert_array_equal(read_samples(again, again.study.cell("cd"))[0], one)
     wrong = make_config(cd=rc.network_model("uvit", network=NETWORK, weights=str(weights)))
     with pytest.raises(InputError, match=r"models.cd.weights.*'consistency'"):
         prepare(rc.make_study(wrong))

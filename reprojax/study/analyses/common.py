@@ -105,5 +105,4 @@ def float_samples(
 
 def cells_named(context: Context, names: tuple[str, ...]) -> list[Cell]:
     """The study's cells of these names, in this order."""
-    by_name = {cell.name: cell for cell in context.study.cells}
-    return [by_name[name] for name in names]
+    return [context.study.cell(name) for name in names]

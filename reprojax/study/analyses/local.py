@@ -28,7 +28,7 @@ SHOWN = 10  # images per model that the figure gets
 
 def check_local(study: Study, images: StudyImages, spec: LocalScores) -> None:
     """Raises InputError where the first cell is no network of few images, or none are held out."""
-    network = next(cell for cell in study.cells if cell.name == spec.cells[0])
+    network = study.cell(spec.cells[0])
     if network.kind != "network" or len(images.train(network)) > MAX_IMAGES:
         allowed = f"first a network of at most {MAX_IMAGES} training images"
         raise InputError("analyses.local.cells", network.name, allowed)

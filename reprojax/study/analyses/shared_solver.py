@@ -54,8 +54,7 @@ def resampled(study: Study, cell: Cell) -> bool:
 
 def check_shared_solver(study: Study, images: StudyImages, spec: SharedSolver) -> None:
     """Raises InputError where the cells cannot be sampled or compared as the settings say."""
-    by_name = {cell.name: cell for cell in study.cells}
-    cells = [by_name[name] for name in spec.cells]
+    cells = [study.cell(name) for name in spec.cells]
     if study.sampler.flow_map and not all(map(keeps_own, cells)):
         allowed = "a solver for denoisers, for the analysis 'shared_solver'"
         raise InputError("sampling.solver", study.sampler.solver, allowed)
@@ -70,7 +69,7 @@ def check_shared_solver(study: Study, images: StudyImages, spec: SharedSolver) -
     if spec.ceiling:
         # weights may be given as files, and students of two seeds have teachers of two seeds
         same = {"name": "", "seed": 0, "weights": "", "teacher": "teacher"}
-        first, second = (replace(by_name[name], **same) for name in spec.ceiling)
+        first, second = (replace(study.cell(name), **same) for name in spec.ceiling)
         if first != second:
             allowed = "two models that differ in nothing but their seed"
             raise InputError("analyses.shared_solver.ceiling", spec.ceiling, allowed)
