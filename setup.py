@@ -48,7 +48,7 @@ setup(
     extras_require={
         "bench": ["torch"],
         "colab": ["ipykernel", "jupyter", "nbclient"],
-        "interop": ["diffusers>=0.33", "torch"],
+        "interop": ["diffusers>=0.33", "torch>=2.6"],
         "tensorboard": ["tensorboardX"],
         "tensorflow": ["tensorflow"],  # only to prepare TFDS sets once, never to read them
         "test": ["pytest", "pytest-xdist", "ruff"],

@@ -141,7 +141,8 @@ def _denoisers(s: dict) -> dict:
 
 def _distilled(s: dict) -> dict:
     """Students of "edm": progressive (DDIM steps) and consistency distillation (one step)."""
-    budget = dict(steps=s["steps"]["distil"], learning_rate=s["rates"]["distil"])
+    # float32: their targets are differences of nearby levels, which bfloat16 does not resolve.
+    budget = dict(steps=s["steps"]["distil"], learning_rate=s["rates"]["distil"], dtype="float32")
     first, last = s["pd"]
     student = dict(teacher="edm", network=s["unet"], training=budget)
     return dict(
@@ -158,7 +159,9 @@ def _distilled(s: dict) -> dict:
 
 def _consistency(s: dict) -> dict:
     """Consistency training without any teacher."""
-    budget = dict(steps=s["steps"]["ict"], learning_rate=s["rates"]["ict"], grad_clip=0.0)
+    budget = dict(
+        steps=s["steps"]["ict"], learning_rate=s["rates"]["ict"], grad_clip=0.0, dtype="float32"
+    )
     return dict(
         ict=rc.network_model(
             "unet",

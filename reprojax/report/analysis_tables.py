@@ -1,8 +1,9 @@
-"""The analyses in the terminal: a short table each, the rest is in their figures and JSON."""
+"""The analyses as short tables, in the terminal and on the page; the rest is in their JSON files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reprojax.report.formats import (
@@ -32,17 +33,44 @@ def print_analyses(analyses: Mapping[str, Mapping[str, Any]], console: Console) 
     from rich.table import Table
     from rich.text import Text
 
-    for name, (title, columns, rows) in TABLES.items():
-        if name not in analyses:
-            continue
-        table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-        for i, column in enumerate(columns):
-            words = i < columns.index(NUMBERS)
-            if column != NUMBERS:
-                table.add_column(column, justify="left" if words else "right", no_wrap=not words)
-        for row in rows(analyses[name]):
+    for found in analysis_tables(analyses):
+        table = Table(title=found.title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+        for i, column in enumerate(found.columns):
+            words = i < found.num_words
+            table.add_column(column, justify="left" if words else "right", no_wrap=not words)
+        for row in found.rows:
             table.add_row(*(Text(text) for text in row))
         console.print(table, "")
+
+
+@dataclass(frozen=True)
+class AnalysisTable:
+    """One analysis in a few rows of text.
+
+    Attributes:
+        title: what the numbers are.
+        columns: their heads.
+        num_words: so many columns, the first, hold words; the others hold numbers.
+        rows: a text per column.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    num_words: int
+    rows: tuple[tuple[str, ...], ...]
+
+
+def analysis_tables(analyses: Mapping[str, Mapping[str, Any]]) -> Iterator[AnalysisTable]:
+    """The tables of those analyses that have one, in the order of `TABLES`.
+
+    Args:
+        analyses: by name, as `read_analyses` gives them.
+    """
+    for name, (title, columns, rows) in TABLES.items():
+        if name in analyses:
+            split = columns.index(NUMBERS)
+            columns = columns[:split] + columns[split + 1 :]
+            yield AnalysisTable(title, columns, split, tuple(rows(analyses[name])))
 
 
 def _reached(found: Mapping[str, Any]) -> Rows:

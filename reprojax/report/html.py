@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from importlib import resources
 
+from reprojax.report.analysis_tables import analysis_tables
 from reprojax.report.inputs import ReportInputs
 from reprojax.report.plotting import Plate
 from reprojax.report.rows import PAIR_KINDS, pair_rows, thresholds
@@ -58,6 +59,7 @@ def render_page(inputs: ReportInputs, plates: Sequence[Plate], pngs: Mapping[str
             (SCORE_NAMES.get(score, score), descriptor, _threshold(score, value))
             for score, descriptor, value in thresholds(scores)
         ],
+        analyses=list(analysis_tables(inputs.analyses)),
         noise=scores.get("noise"),
         facts=inputs.facts,
     )

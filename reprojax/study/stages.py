@@ -129,7 +129,9 @@ def train_cell(context: Context, cell: Cell) -> bool:
         "jax": jax.__version__,
     }
     write_json(target.parent / "cell.json", facts)
-    metadata = {**description, **cell.weights_facts(), "network": dict(cell.network)}
+    shape = list(context.images.shape)
+    network = {"network": dict(cell.network), "image_shape": shape}
+    metadata = {**description, **cell.weights_facts(), **network}
     save_weights(target, params, metadata)
     return True
 

@@ -5,6 +5,9 @@ import json
 import pytest
 
 MORE = """
+    config.models.a_unet.sampling.update(solver="ddim", num_steps=9)
+    rc.add_analysis(config, "shared_solver", cells=("b_uvit", "a_unet", "seed1"), n=40,
+                    paper=("UViT", "EDMv1", ""), ceiling=("b_uvit", "seed1"))
     rc.add_analysis(config, "solvers", cells=("gaussian", "optimum"), n=16, nfe=(8,), limit_nfe=40,
                     solvers=("ddim", "unipc_2", "ddpm"))
     rc.add_analysis(config, "encoding", cells=("b_uvit", "gaussian"), n=16, num_steps=6)
@@ -17,7 +20,7 @@ LOCAL = """
                     radii=(0, 7), sigmas=(0.1, 1.0))
     return config
 """
-NAMES = ("solvers", "encoding", "jacobian", "ceiling")
+NAMES = ("solvers", "encoding", "jacobian", "ceiling", "shared_solver")
 
 
 def extended(tiny, lines):
@@ -34,13 +37,13 @@ def config(tiny):
 def test_every_analysis_leaves_numbers_and_a_figure(config, reprojax, tmp_path):
     workdir = tmp_path / "w"
     code, out, err = reprojax(config, f"--workdir={workdir}")
-    assert (code, err) == (0, "") and "analysed 4" in out
+    assert (code, err) == (0, "") and "analysed 5" in out
     assert "Evaluations until RP" in out and "own ceiling" in out and "Rank of the" in out
     found = {n: json.loads((workdir / "analyses" / f"{n}.json").read_text()) for n in NAMES}
     page = (workdir / "report" / "index.html").read_text()
-    for figure in ("solvers", "encoding", "jacobian", "ceiling", "transport"):
+    for figure in ("solvers", "encoding", "jacobian", "ceiling", "transport", "families"):
         assert list((workdir / "figures").glob(f"{figure}*.png")), figure
-    for heading in ("Encoded by one model", "own ceiling", "How fast each solver"):
+    for heading in ("Encoded by one model", "own ceiling", "How fast each solver", "one solver for all"):
         assert heading in page
 
     rows = found["solvers"]["rows"]
@@ -61,7 +64,19 @@ def test_every_analysis_leaves_numbers_and_a_figure(config, reprojax, tmp_path):
     assert 0 <= landed["optimum"]["other_image"] <= 1
     assert landed["gaussian"]["other_image"] is None
 
+    native, shared = (
+        {(r["a"], r["b"]): r for r in found["shared_solver"][k]} for k in ("native", "shared")
+    )
+    seeds, across = ("b_uvit", "seed1"), ("b_uvit", "a_unet")
+    assert len(native) == len(shared) == 3 and native[seeds] == shared[seeds]
+    assert native[across] != shared[across]  # only a_unet has a sampler of its own
+    summary = found["shared_solver"]["summary"]
+    assert summary["native"]["rp"]["mean"] == native[across]["rp"]
+    assert summary["native"]["rp"]["ceiling"] == native[seeds]["rp"]
+
     scores = json.loads((workdir / "scores.json").read_text())
+    own = next(r for r in scores["pairs"] if (r["a"], r["b"], r["score"]) == (*across, "rp"))
+    assert own["value"] == native[across]["rp"]
     assert len(scores["distances"]) == 10 and len(scores["transport"]) == 5
     assert len(scores["rp_curves"]["rows"]) == 10
 
