@@ -1,4 +1,4 @@
-"""The analyses as short tables, in the terminal and on the page; the rest is in their JSON files."""
+"""The analyses as short tables, in the terminal and on the page; the rest is in their JSON."""
 
 from __future__ import annotations
 
