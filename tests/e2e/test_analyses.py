@@ -43,7 +43,12 @@ def test_every_analysis_leaves_numbers_and_a_figure(config, reprojax, tmp_path):
     page = (workdir / "report" / "index.html").read_text()
     for figure in ("solvers", "encoding", "jacobian", "ceiling", "transport", "families"):
         assert list((workdir / "figures").glob(f"{figure}*.png")), figure
-    for heading in ("Encoded by one model", "own ceiling", "How fast each solver", "one solver for all"):
+    for heading in (
+        "Encoded by one model",
+        "own ceiling",
+        "How fast each solver",
+        "one solver for all",
+    ):
         assert heading in page
 
     rows = found["solvers"]["rows"]
