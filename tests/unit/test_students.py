@@ -108,8 +108,14 @@ def test_labels_beyond_the_classes_are_refused():
         (lambda: student(teacher="teached"), "models.s.teacher: .* did you mean 'teacher'"),
         (lambda: student(network=NETWORK | dict(width=32)), "models.s.teacher: .* very network"),
         (
-            lambda: student("progressive", sampling=dict(num_steps=2)),
+            lambda: student(
+                "progressive", sampling=dict(solver="ddim", end="sigma_min", num_steps=2)
+            ),
             "models.s.sampling.num_steps: 2 .* must be 1",
+        ),
+        (
+            lambda: student("progressive", sampling=dict(num_steps=1)),
+            "models.s.sampling.solver: heun .* must be ddim",
         ),
         (lambda: student("progressive", kernel="vp"), "models.s.teacher: .* preconditioning"),
         (lambda: student(kernel="vp"), "models.s.kernel: .*'edm'"),
