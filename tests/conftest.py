@@ -3,7 +3,11 @@
 import os
 from pathlib import Path
 
+SLOW = os.environ.get("REPROJAX_SLOW") == "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # read by jax when it is imported
+# Most of a quick test is compilation, which is twice as quick without optimisations; the tests that
+# run for minutes want the programs that users run, and so do those of `AS_SHIPPED`.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", str(not SLOW))
 
 import jax
 import pytest
@@ -12,8 +16,21 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+AS_SHIPPED = ("numerics", "test_sampling")  # folders and files whose claims are about rounding
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compilation(request):
+    """The programs that users run, where the claims are about their rounding."""
+    before = jax.config.jax_disable_most_optimizations
+    if {request.path.parent.name, request.path.stem} & set(AS_SHIPPED):
+        jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 def pytest_collection_modifyitems(items):
-    if os.environ.get("REPROJAX_SLOW") == "1":
+    if SLOW:
         return
     skip = pytest.mark.skip(reason="slow: set REPROJAX_SLOW=1 to run it")
     for item in items:
