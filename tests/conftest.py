@@ -3,11 +3,10 @@
 import os
 from pathlib import Path
 
-SLOW = os.environ.get("REPROJAX_SLOW") == "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # read by jax when it is imported
 # Most of a quick test is compilation, which is twice as quick without optimisations; the tests that
 # run for minutes want the programs that users run, and so do those of `AS_SHIPPED`.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", str(not SLOW))
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", str(os.environ.get("REPROJAX_SLOW") != "1"))
 
 import jax
 import pytest
@@ -22,7 +21,7 @@ AS_SHIPPED = ("numerics", "test_sampling")  # folders and files whose claims are
 @pytest.fixture(scope="module", autouse=True)
 def compilation(request):
     """The programs that users run, where the claims are about their rounding."""
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     if {request.path.parent.name, request.path.stem} & set(AS_SHIPPED):
         jax.config.update("jax_disable_most_optimizations", False)
     yield
@@ -30,7 +29,7 @@ def compilation(request):
 
 
 def pytest_collection_modifyitems(items):
-    if SLOW:
+    if os.environ.get("REPROJAX_SLOW") == "1":
         return
     skip = pytest.mark.skip(reason="slow: set REPROJAX_SLOW=1 to run it")
     for item in items:
