@@ -16,14 +16,16 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 AS_SHIPPED = ("numerics", "test_sampling")  # folders and files whose claims are about rounding
+QUICKLY = ("test_every_config",)  # slow for its many programs, which run for milliseconds each
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compilation(request):
-    """The programs that users run, where the claims are about their rounding."""
+    """With all optimisations, or with few, where a folder or file asks for it."""
     before = jax.config.read("jax_disable_most_optimizations")
-    if {request.path.parent.name, request.path.stem} & set(AS_SHIPPED):
-        jax.config.update("jax_disable_most_optimizations", False)
+    names = {request.path.parent.name, request.path.stem}
+    if names & {*AS_SHIPPED, *QUICKLY}:
+        jax.config.update("jax_disable_most_optimizations", bool(names & set(QUICKLY)))
     yield
     jax.config.update("jax_disable_most_optimizations", before)
 

@@ -88,14 +88,6 @@ def shrink_model(model):
     return str({**model.to_dict(), "seed": 0})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Programs that run for milliseconds are compiled in half of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.mark.parametrize(
     "name, scales", [pytest.param(*case, id=case[0]) for case in names_and_scales()]
 )
