@@ -29,6 +29,7 @@ from reprojax.study.progress import Reporter
 from reprojax.study.workdir import Workdir
 from reprojax.training.loop import Run, train
 from reprojax.training.signals import StopRequest
+from reprojax.training.snapshots import FOLDER as SNAPSHOTS
 from reprojax.training.step import StepSpec
 from reprojax.training.weights import load_weights, save_weights
 from reprojax.types import DenoiseFn
@@ -92,7 +93,8 @@ def train_cell(context: Context, cell: Cell) -> bool:
     target = context.workdir.path / folder / "weights.safetensors"
     if cell.kind == "closed_form" or cell.weights or target.exists():
         return False
-    for name in ("checkpoints", "metrics.jsonl", "parameters.txt", "cell.json"):
+    files = ("checkpoints", "metrics.jsonl", "parameters.txt", "cell.json")
+    for name in (*files, *([SNAPSHOTS] if context.study.loop.snapshots else [])):
         context.workdir.own(f"{folder}/{name}")
     target = context.workdir.own(f"{folder}/weights.safetensors")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ from reprojax.rng import root_key, stream
 from reprojax.training.checkpoints import Checkpoints
 from reprojax.training.metrics import MetricsFile
 from reprojax.training.signals import StopRequest
+from reprojax.training.snapshots import snapshot_steps, write_snapshot
 from reprojax.training.spec import LoopSpec
 from reprojax.training.step import StepSpec, TrainState, denoising_losses, train_step
 from reprojax.training.weights import to_host
@@ -125,6 +126,7 @@ def train(
 def _steps(run, state, first, root, metrics, checkpoints, stop, on_step) -> TrainState:
     loop, last = run.loop, run.spec.training.steps
     watch = _Watch(run, metrics, first)
+    kept = set(snapshot_steps(last, loop.snapshots))
     for step, images, labels in _batches(run, first):
         state, values = train_step(state, images, labels, root, spec=run.spec)
         done = step + 1
@@ -132,10 +134,12 @@ def _steps(run, state, first, root, metrics, checkpoints, stop, on_step) -> Trai
         stopping = stop.requested  # read once: what asks to stop later is saved a step later
         due = done % loop.checkpoint_every == 0 or done == last or stopping
         evaluating = done % loop.eval_every == 0 or done == last
-        if due or evaluating or done % loop.log_every == 0:
+        if due or evaluating or done in kept or done % loop.log_every == 0:
             watch.flush()  # first: what is not finite is neither saved nor evaluated
         if evaluating and not run.spec.objective.flow_map:
             metrics.write(step=done, **evaluate(run, state, root))
+        if done in kept:
+            write_snapshot(run.directory, done, state.ema_params)
         if due:
             checkpoints.save(done, state, {"seed": run.seed, "steps": last})
         if on_step:

@@ -77,6 +77,8 @@ class LoopSpec:
         eval_every: steps between evaluations per noise level; the last step always has one.
         eval_images: images of each set in an evaluation.
         state_sharding: "replicated" or "sharded" over the devices.
+        snapshots: how many times, evenly spaced in log(step), the EMA weights are kept for what
+            is measured along training; 0 for never.
     """
 
     checkpoint_every: int = 500
@@ -85,8 +87,10 @@ class LoopSpec:
     eval_every: int = 1000
     eval_images: int = 256
     state_sharding: str = "replicated"
+    snapshots: int = 0
 
     def __post_init__(self):
         require_choice("loop.state_sharding", self.state_sharding, STATE_SHARDINGS)
+        require_number("loop.snapshots", self.snapshots, at_least=0)
         for name in ("checkpoint_every", "keep", "log_every", "eval_every", "eval_images"):
             require_number(f"loop.{name}", getattr(self, name), at_least=1)

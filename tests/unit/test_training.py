@@ -23,6 +23,7 @@ from reprojax.training.checkpoints import Checkpoints
 from reprojax.training.loop import Run, check_devices, train
 from reprojax.training.metrics import MetricsFile, read_metrics
 from reprojax.training.signals import StopRequest
+from reprojax.training.snapshots import snapshot_steps, snapshots
 from reprojax.training.spec import LoopSpec, TrainingSpec
 from reprojax.training.step import StepSpec, train_step
 from reprojax.training.weights import load_weights, save_weights
@@ -103,6 +104,22 @@ def test_metrics_hold_what_the_report_needs(digits, tmp_path):
     assert len(last["sigma"]) == len(last["loss_train"]) == len(last["loss_heldout"])
     assert last["loss_train"] != last["loss_heldout"]
     assert "qkv/kernel" in (tmp_path / "parameters.txt").read_text()
+
+
+def test_snapshots_are_kept_evenly_in_log_step_and_change_nothing(digits, tmp_path):
+    assert snapshot_steps(4000, 12)[::11] == (20, 4000) and len(snapshot_steps(4000, 12)) == 12
+    assert snapshot_steps(5, 12) == (1, 2, 3, 4, 5) and snapshot_steps(40, 1) == (40,)
+    assert snapshot_steps(40, 0) == ()
+    runs = [make_run(digits, tmp_path / str(n), snapshots=n) for n in (0, 6)]
+    plain, kept = (train(run, stop=StopRequest(), log=lambda _: None) for run in runs)
+    jax.tree.map(np.testing.assert_array_equal, plain, kept)
+    assert snapshots(runs[0].directory) == {}
+    found = snapshots(runs[1].directory)
+    assert list(found) == list(snapshot_steps(40, 6))
+    first, last = (load_weights(found[step], plain) for step in (1, 40))
+    jax.tree.map(np.testing.assert_array_equal, last, plain)
+    moved = jax.tree.map(lambda a, b: np.any(a != b), first, last)
+    assert any(jax.tree.leaves(moved))
 
 
 def test_training_learns(digits, tmp_path):
