@@ -1,0 +1,70 @@
+"""Capacity against dataset size: the paper's central figure (arXiv 2310.05264, figures 2 and 4).
+
+    python -m reprojax.main --config=configs/grid.py         # CIFAR-10, a cluster or a pod
+    python -m reprojax.main --config=configs/grid.py:lab     # Fashion-MNIST at 8x8, a laptop
+
+Every pair of capacities at every number of training images, from the same noises through the same
+solver, with the closed-form optimum and the Gaussian of each training set beside them. :lab adds a
+second seed and a second training set that shares no image with the first (arXiv 2310.02557), and
+keeps weights along training (arXiv 2505.17638).
+Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
+dataset-fashion-mnist.
+Cost: DDPM++ of width 64, 128 and 256, ten training sets of 64 to 32,768 images, 50 M images each:
+3.3e20 FLOP, about 233 hours of one H100 at 40 % of its bfloat16 peak. ``--dry_run`` prints it for
+any change; README says how many workers share one folder. :lab: see README.
+Expect: RP between capacities high at both ends and low between; GL from 0 to 1, later for larger
+networks; RP with the optimum falling from about one half to nothing.
+"""
+
+from reprojax import config as rc
+
+WIDTHS = (64, 128, 256)
+SIZES = tuple(2**k for k in range(6, 16))
+LAB_WIDTHS = (4, 8, 16)
+LAB_SIZES = (16, 32, 64, 128, 256, 1024, 4096, 16_384)
+TWICE = 8  # width of the lab's networks that have a second seed and a second training set
+
+
+def get_config(scale: str = ""):
+    rc.require_scale(scale, ["lab"])
+    return _lab() if scale == "lab" else _paper()
+
+
+def _paper():
+    config = rc.default_config("grid")
+    rc.use_cifar10(config, "configs/grid.py:lab")
+    config.training.update(
+        steps=390_625, warmup_steps=78_125, decay="none", ema_halflife_images=500_000.0
+    )
+    network = dict(multipliers=(2, 2, 2), num_blocks=4, dropout=0.13)
+    vp = dict(kernel="vp", preconditioning="vp_eps", objective="eps")
+    for n in SIZES:
+        networks = {
+            f"ddpmpp{width}_n{n}": rc.network_model(
+                "unet", n_train=n, network=dict(width=width, **network), **vp
+            )
+            for width in WIDTHS
+        }
+        rc.add_models(config, **networks, **_closed_forms(n))
+    return config
+
+
+def _lab():
+    config = rc.default_config("grid_lab")
+    rc.use_fashion_lab(config, size=8, n_train=max(LAB_SIZES), n_heldout=2000)
+    config.data.part = "A"
+    config.noise.n = 512
+    config.training.update(steps=4000, learning_rate=2e-3)
+    config.loop.update(snapshots=12, checkpoint_every=1000)
+    network = dict(multipliers=(1, 2), num_blocks=1, attention=(), dropout=0.0)
+    for n in LAB_SIZES:
+        unet = {w: dict(n_train=n, network=dict(width=w, **network)) for w in LAB_WIDTHS}
+        networks = {f"unet{w}_n{n}": rc.network_model("unet", **unet[w]) for w in LAB_WIDTHS}
+        networks[f"unet{TWICE}_n{n}_seed1"] = rc.network_model("unet", seed=1, **unet[TWICE])
+        networks[f"unet{TWICE}_n{n}_B"] = rc.network_model("unet", part="B", **unet[TWICE])
+        rc.add_models(config, **networks, **_closed_forms(n))
+    return config
+
+
+def _closed_forms(n):
+    return {f"{form}_n{n}": rc.closed_form(form, n_train=n) for form in ("optimum", "gaussian")}
