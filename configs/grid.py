@@ -21,7 +21,7 @@ from reprojax import config as rc
 WIDTHS = (64, 128, 256)
 SIZES = tuple(2**k for k in range(6, 16))
 LAB_WIDTHS = (4, 8, 16)
-LAB_SIZES = (16, 32, 64, 128, 256, 1024, 4096, 16_384)
+LAB_SIZES = (8, 16, 32, 64, 128, 256, 1024, 4096, 16_384)
 TWICE = 8  # width of the lab's networks that have a second seed and a second training set
 
 
