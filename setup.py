@@ -28,6 +28,7 @@ setup(
     install_requires=[
         "clu>=0.0.12",
         "diffrax>=0.7",
+        "filelock>=4",
         "flax>=0.12",
         "importlib_resources",  # tensorflow-datasets imports it without declaring it
         "absl-py>=2.1",

@@ -35,6 +35,16 @@ class DivergedError(ReprojaxError):
     exit_code = 3
 
 
+class FailedCellsError(ReprojaxError):
+    """A study is finished but for cells that failed. Exit code 4."""
+
+    exit_code = 4
+
+
+class LostClaimError(ReprojaxError):
+    """Another worker took over what this one was doing; it must not write there any more."""
+
+
 class InterruptedRunError(ReprojaxError):
     """SIGINT or SIGTERM arrived; what was done is saved and the same command resumes. Exit 130."""
 

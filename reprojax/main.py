@@ -6,12 +6,16 @@ import importlib.util
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from reprojax import config as rc
 from reprojax.errors import InputError, ReprojaxError, choices, one_line
+
+if TYPE_CHECKING:
+    from reprojax.study.stages import Context
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file of the study, e.g. configs/quickstart.py; FILE:scale for a scale."
@@ -29,6 +33,18 @@ _DRY_RUN = flags.DEFINE_boolean(
 _OVERWRITE = flags.DEFINE_boolean(
     "overwrite", False, "Remove another config's artefacts from the workdir first."
 )
+_RETRY_FAILED = flags.DEFINE_boolean(
+    "retry_failed", False, "Forget first which cells failed, so that they are tried again."
+)
+_SHARD = flags.DEFINE_string(
+    "shard",
+    None,
+    "i/n: do only every n-th cell from the i-th (0 <= i < n) on; whichever shard finds all cells "
+    "done makes the scores.",
+)
+_WAIT_SECONDS = flags.DEFINE_float(
+    "wait_seconds", None, "Wait so long in all for other workers of the folder [as they live]."
+)
 
 
 def run(command: str) -> None:
@@ -42,13 +58,16 @@ def run(command: str) -> None:
     """
     config = _CONFIG.value
     study = rc.make_study(config)
+    shard = _parse_shard(_SHARD.value)
     # Late: the flags, and most mistakes, are checked before what is slow to import.
     from reprojax.report.from_study import report_study
     from reprojax.study.plan import print_plan
     from reprojax.study.progress import Reporter
     from reprojax.study.runner import prepare, run_study
     from reprojax.study.scores import read_scores
+    from reprojax.study.work import Share
 
+    share = Share(*shard, retry_failed=_RETRY_FAILED.value, wait_seconds=_WAIT_SECONDS.value)
     reporter = Reporter()
     try:
         prepared = prepare(study)
@@ -67,8 +86,8 @@ def run(command: str) -> None:
         allowed = "a folder in which this config was scored: first --mode=study or --mode=score"
         raise InputError("workdir", workdir, allowed)
     last = {"study": "analyse", "report": "analyse"}.get(mode, mode)
-    context = run_study(prepared, workdir, last=last, overwrite=_OVERWRITE.value, reporter=reporter)
-    if mode in ("study", "report"):
+
+    def report(context: Context) -> None:
         report_study(
             context,
             prepared.identity,
@@ -76,6 +95,26 @@ def run(command: str) -> None:
             title=config.report.title or study.name,
             again=mode == "report",
         )
+
+    run_study(
+        prepared,
+        workdir,
+        last=last,
+        overwrite=_OVERWRITE.value,
+        reporter=reporter,
+        share=share,
+        report=report if mode in ("study", "report") else None,
+    )
+
+
+def _parse_shard(text: str | None) -> tuple[int, int]:
+    """The two numbers of ``--shard=i/n``; all cells without one."""
+    if text is None:
+        return 0, 1
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal()):
+        raise InputError("--shard", text, "it must be i/n with 0 <= i < n, e.g. 0/4")
+    return int(index), int(count)
 
 
 def load_config(argv: list[str]) -> ConfigDict:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 
 from reprojax.denoisers.network import NetworkDenoiser, network_function
 from reprojax.errors import InputError
-from reprojax.files import write_json
+from reprojax.files import write_json, writer_name
 from reprojax.interop.checks import IN
 from reprojax.interop.facts import ForeignModel, ModelFacts
 from reprojax.interop.mapping import Row, carry
@@ -192,8 +192,8 @@ def _facts(stored: Mapping[str, Any], field: str, value: str) -> ModelFacts:
 def _new_folder(path: Path, overwrite: bool) -> Iterator[Path]:
     """Gives a temporary folder beside ``path`` and renames it there when the block ends well."""
     require_free(path, overwrite)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    temporary = path.with_name(f".{path.name}.{writer_name()}.tmp")
+    old = path.with_name(f".{path.name}.{writer_name()}.old")
     try:
         temporary.mkdir(parents=True)
         yield temporary

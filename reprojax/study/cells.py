@@ -243,6 +243,23 @@ class Study:
         """The cell's own sampler, or the study's."""
         return cell.sampler or self.sampler
 
+    def conditions(self, noise_fingerprint: str, heldout_fingerprint: str) -> str:
+        """Identity of all but the cells: a study that only gains cells keeps it."""
+        return content_hash(
+            {
+                "schema": SCHEMA,
+                "noise": noise_fingerprint,
+                "sampler": self.sampler.identity(),
+                "scoring": asdict(self.scoring),
+                "heldout": heldout_fingerprint,
+            }
+        )
+
+    def cell_marks(self, cell_hashes: dict[str, str]) -> dict[str, str]:
+        """Per cell its hash, and beside it that of its own sampler, where it has one."""
+        own = {c.name: content_hash(c.sampler.identity(), 8) for c in self.cells if c.sampler}
+        return {name: f"{h} {own.get(name, '')}".strip() for name, h in cell_hashes.items()}
+
     def hash(self, cell_hashes: list[str], noise_fingerprint: str, heldout_fingerprint: str) -> str:
         """Identity of the scores: cells, noise, sampler, thresholds and held-out images."""
         own = {c.name: c.sampler.identity() for c in self.cells if c.sampler}

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from reprojax.models.families import Network, count_params, param_shapes
 from reprojax.study.cells import Cell
-from reprojax.study.progress import Reporter
+from reprojax.study.progress import Reporter, duration
 from reprojax.study.runner import Prepared
 from reprojax.study.stages import cell_network
 
@@ -129,11 +129,3 @@ def print_plan(prepared: Prepared, reporter: Reporter) -> None:
         f"{rate / 1e9:.0f} GFLOP/s of a small convolution timed here: rough, small networks take "
         "several times longer"
     )
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:.0f} s"

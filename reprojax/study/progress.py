@@ -76,3 +76,11 @@ class Reporter:
 
             yield advance
         self.say(f"{title}: {total} {unit} in {time.perf_counter() - start:.1f} s")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,18 +11,22 @@ from reprojax.mesh import DATA_AXIS, make_mesh
 from reprojax.models.families import param_shapes
 from reprojax.sampling.noise import NoiseBank, load_noise
 from reprojax.scoring.descriptors import descriptor_class
-from reprojax.study.analyses.run import check_analyses, run_analyses
+from reprojax.study.analyses.run import check_analyses
+from reprojax.study.board import State, forget_failures
 from reprojax.study.cells import Cell, DataSpec, Study
+from reprojax.study.claims import FOLDER as CLAIMS
+from reprojax.study.claims import Claims
 from reprojax.study.images import StudyImages
 from reprojax.study.progress import Reporter
-from reprojax.study.scores import read_scores, score_study
-from reprojax.study.stages import Context, cell_network, sample_cell, train_cell
+from reprojax.study.stages import Context, cell_network
+from reprojax.study.work import Outcome, Patience, Share, alone, raise_failed, work
 from reprojax.study.workdir import Workdir
 from reprojax.training.loop import check_devices
 from reprojax.training.signals import StopRequest
 from reprojax.training.weights import load_weights, weights_metadata
 
 STAGES = ("train", "sample", "score", "analyse")
+DONE = ("trained", "sampled", "described", "scored", "analysed")  # what is counted
 
 
 @dataclass
@@ -35,6 +40,8 @@ class Prepared:
         hashes: of each cell by name.
         noise_fingerprint: of the bank.
         identity: hash of the whole study, to which its folder belongs.
+        conditions: hash of all but the cells: its folder goes on when it gains some.
+        marks: of each cell by name, what must stay the same for that.
     """
 
     study: Study
@@ -43,6 +50,8 @@ class Prepared:
     hashes: dict[str, str]
     noise_fingerprint: str
     identity: str
+    conditions: str
+    marks: dict[str, str]
 
 
 def prepare(study: Study) -> Prepared:
@@ -73,7 +82,16 @@ def prepare(study: Study) -> Prepared:
     heldout = images.heldout.fingerprint if images.heldout else ""
     fingerprint = bank.fingerprint()
     identity = study.hash(list(hashes.values()), fingerprint, heldout)
-    return Prepared(study, images, bank, hashes, fingerprint, identity)
+    return Prepared(
+        study=study,
+        images=images,
+        bank=bank,
+        hashes=hashes,
+        noise_fingerprint=fingerprint,
+        identity=identity,
+        conditions=study.conditions(fingerprint, heldout),
+        marks=study.cell_marks(hashes),
+    )
 
 
 def _check_network(cell: Cell, images: StudyImages, devices: int) -> None:
@@ -109,8 +127,10 @@ def run_study(
     last: str = "analyse",
     overwrite: bool = False,
     reporter: Reporter | None = None,
+    share: Share | None = None,
+    report: Callable[[Context], None] | None = None,
 ) -> Context:
-    """Does what is missing of every stage up to ``last``.
+    """Does what is missing of every stage up to ``last``, beside any number of other workers.
 
     Args:
         prepared: from `prepare`.
@@ -118,16 +138,22 @@ def run_study(
         last: a name of `STAGES`.
         overwrite: remove another config's artefacts first.
         reporter: takes progress.
+        share: which cells are this worker's, by default all.
+        report: called at the end, by one worker at a time, where all that was asked for is there.
 
     Returns:
         The context, through which artefacts are read.
 
     Raises:
         InputError: the workdir is another's, or cannot be written.
-        DivergedError: a training run diverged.
+        DivergedError: every training run diverged.
+        FailedCellsError: all is done but for cells that failed.
         InterruptedRunError: a stop was asked for.
     """
-    folder = Workdir(workdir, prepared.study.name, prepared.identity)
+    share, upto = share or Share(), STAGES.index(last)
+    folder = Workdir(
+        workdir, prepared.study.name, prepared.identity, prepared.conditions, prepared.marks
+    )
     folder.claim(overwrite)
     with StopRequest() as stop:
         context = Context(
@@ -140,30 +166,41 @@ def run_study(
             mesh=make_mesh(),
             reporter=reporter or Reporter(),
             stop=stop,
+            claims=Claims(folder.own(CLAIMS), stop),
         )
-        done = _run_stages(context, STAGES.index(last), prepared.identity)
-    total = len(prepared.study.cells)
-    if not any(done.values()):
-        line = f"{total} cells were complete up to the stage {last!r}: nothing recomputed"
-    else:
-        counts = ", ".join(f"{name} {n}" for name, n in done.items())
-        line = f"{total} cells; done this time: {counts}; the rest was there"
-    context.reporter.say(line)
+        if share.retry_failed:
+            forget_failures(context, share.cells(prepared.study))
+        outcome = work(
+            context,
+            share,
+            prepared.identity,
+            sample=upto >= STAGES.index("sample"),
+            score=upto >= STAGES.index("score"),
+            analyse=upto >= STAGES.index("analyse"),
+        )
+    _say_outcome(context, outcome, last)
+    missing = outcome.board.missing
+    if not outcome.board.settled:  # others are still at it, and will answer for theirs
+        own = {cell.name for cell in share.cells(prepared.study)}
+        missing = [name for name in missing if name in own]
+    raise_failed(context, outcome.board, missing)
+    if report is not None and outcome.complete:
+        patience = Patience(context, share.wait_seconds)
+        alone(context, "report", lambda: report(context), patience=patience)
     return context
 
 
-def _run_stages(context: Context, last: int, identity: str) -> dict[str, int]:
-    done = dict.fromkeys(("trained", "sampled", "described", "scored", "analysed"), 0)
-    for cell in context.study.cells:
-        done["trained"] += train_cell(context, cell)
-        context.stop.check(f"after training {cell.name}")
-        if last >= STAGES.index("sample"):
-            done["sampled"] += sample_cell(context, cell)
-            context.stop.check(f"after sampling {cell.name}")
-    scored = read_scores(context.workdir.path, identity) is not None
-    if last >= STAGES.index("score") and not scored:
-        done["described"] = score_study(context, identity)
-        done["scored"] = 1
-    if last >= STAGES.index("analyse"):
-        done["analysed"] = run_analyses(context, identity)
-    return done
+def _say_outcome(context: Context, outcome: Outcome, last: str) -> None:
+    total = len(context.study.cells)
+    counts = ", ".join(f"{name} {outcome.done[name]}" for name in DONE)
+    if any(outcome.done.values()):
+        line = f"{total} cells; done this time: {counts}"
+        line += "; the rest was there" if outcome.complete else ""
+    elif outcome.complete:
+        line = f"{total} cells were complete up to the stage {last!r}: nothing recomputed"
+    else:
+        line = f"{total} cells; nothing done this time"
+    if not outcome.complete:
+        finished = len(outcome.board.named(State.DONE))
+        line += f"; {finished} of {total} cells are done, the rest is left to other workers"
+    context.reporter.say(line)

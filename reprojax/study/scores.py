@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -50,28 +51,30 @@ def real_set(subset: Subset, descriptor: Descriptor) -> TrainSet:
     return TrainSet(images, images.map(width, descriptor), len(subset))
 
 
-def score_study(context: Context, identity: str) -> int:
+def score_study(context: Context, identity: str, missing: Collection[str] = ()) -> int:
     """Describes all cells, scores them together and writes scores.json.
 
     Args:
         context: of a study whose cells are all sampled.
-        identity: of the study, recorded.
+        identity: of these scores, recorded.
+        missing: names of cells that are left out, recorded.
 
     Returns:
         How many cells were described.
     """
     study, images = context.study, context.images
+    cells = [cell for cell in study.cells if cell.name not in missing]
     descriptor = study_descriptor(context)
     described = 0
-    with context.reporter.task("describe", len(study.cells), "cells") as advance:
-        for i, cell in enumerate(study.cells):
+    with context.reporter.task("describe", len(cells), "cells") as advance:
+        for i, cell in enumerate(cells):
             described += describe_cell(context, cell, descriptor)
-            advance(i + 1, len(study.cells))
+            advance(i + 1, len(cells))
             context.stop.check("in describing")
     train_sets = {_key(c.data): real_set(images.train(c), descriptor) for c in study.cells}
     heldout = _heldout(images, descriptor)
     taus = _thresholds(context, descriptor, train_sets[_key(images.largest)], heldout)
-    sampled = {cell.name: read_samples(context, cell) for cell in study.cells}
+    sampled = {cell.name: read_samples(context, cell) for cell in cells}
     samples = [
         SampleSet(
             name=cell.name,
@@ -79,7 +82,7 @@ def score_study(context: Context, identity: str) -> int:
             features=read_features(context, cell, descriptor),
             train=_key(cell.data),
         )
-        for cell in study.cells
+        for cell in cells
     ]
     comparisons = len(samples) * (len(samples) - 1) // 2 + len(samples)
     with context.reporter.task("score", comparisons, "comparisons") as advance:
@@ -97,11 +100,13 @@ def score_study(context: Context, identity: str) -> int:
         "noise": {"fingerprint": context.noise_fingerprint, **context.bank.describe()},
         "data": {"source": study.data.source.name, "shape": list(images.shape)},
         "sampling": {**study.sampler.identity(), "matmul_precision": MATMUL_PRECISION},
-        "cells": {c.name: _cell_row(context, c, sampled[c.name][1]) for c in study.cells},
+        "cells": {c.name: _cell_row(context, c, sampled[c.name][1]) for c in cells},
+        **({"missing": list(missing)} if missing else {}),
         "pairs": pairs,
         "models": models,
         **_beyond_thresholds(context, samples),
     }
+    context.stop.require_claim()
     write_json(context.workdir.own(SCORES), scores)
     return described
 

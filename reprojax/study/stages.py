@@ -24,6 +24,7 @@ from reprojax.sampling.flow import sample_batches
 from reprojax.sampling.noise import NoiseBank
 from reprojax.scoring.descriptors import Descriptor
 from reprojax.study.cells import Cell, Study
+from reprojax.study.claims import Claims
 from reprojax.study.images import StudyImages, image_blocks
 from reprojax.study.progress import Reporter
 from reprojax.study.workdir import Workdir
@@ -51,7 +52,8 @@ class Context:
         hashes: of each cell by name.
         mesh: devices.
         reporter: takes progress.
-        stop: asked between units of work.
+        stop: asked between units of work, and before each write.
+        claims: on what this worker does.
     """
 
     study: Study
@@ -63,10 +65,15 @@ class Context:
     mesh: Mesh
     reporter: Reporter
     stop: StopRequest
+    claims: Claims
 
     def folder(self, cell: Cell) -> str:
         """The cell's folder in the workdir: its name, and the head of its hash."""
-        return f"cells/{cell.name}-{self.hashes[cell.name][:8]}"
+        return f"cells/{self.claim_name(cell)}"
+
+    def claim_name(self, cell: Cell) -> str:
+        """Under which the cell is claimed."""
+        return f"{cell.name}-{self.hashes[cell.name][:8]}"
 
 
 def cell_network(cell: Cell, shape: tuple[int, int, int], dtype: str = "float32") -> Network:
@@ -83,6 +90,17 @@ def cell_network(cell: Cell, shape: tuple[int, int, int], dtype: str = "float32"
         raise InputError(f"models.{cell.name}.{error.field}", error.value, error.allowed) from error
 
 
+def is_trained(context: Context, cell: Cell) -> bool:
+    """Whether a cell's parameters are there, or it needs none."""
+    weights = context.workdir.path / context.folder(cell) / "weights.safetensors"
+    return cell.kind == "closed_form" or bool(cell.weights) or weights.exists()
+
+
+def is_sampled(context: Context, cell: Cell) -> bool:
+    """Whether all of a cell's samples are there."""
+    return (context.workdir.path / _samples_name(context, cell)).exists()
+
+
 def train_cell(context: Context, cell: Cell) -> bool:
     """Trains a network to its exported EMA weights, unless they are there.
 
@@ -90,8 +108,7 @@ def train_cell(context: Context, cell: Cell) -> bool:
         Whether anything was done.
     """
     folder = context.folder(cell)
-    target = context.workdir.path / folder / "weights.safetensors"
-    if cell.kind == "closed_form" or cell.weights or target.exists():
+    if is_trained(context, cell):
         return False
     files = ("checkpoints", "metrics.jsonl", "parameters.txt", "cell.json")
     for name in (*files, *([SNAPSHOTS] if context.study.loop.snapshots else [])):
@@ -130,6 +147,7 @@ def train_cell(context: Context, cell: Cell) -> bool:
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
     }
+    context.stop.require_claim()
     write_json(target.parent / "cell.json", facts)
     shape = list(context.images.shape)
     network = {"network": dict(cell.network), "image_shape": shape}
@@ -189,17 +207,21 @@ def _samples_name(context: Context, cell: Cell) -> str:
     return f"{context.folder(cell)}/samples-{_samples_id(context, cell)}.npz"
 
 
+def _parts_name(context: Context, cell: Cell) -> str:
+    return f"{context.folder(cell)}/parts-{_samples_id(context, cell)}"
+
+
 def sample_cell(context: Context, cell: Cell) -> bool:
     """Samples the whole bank, unless that is done; goes on after the last whole part.
 
     Returns:
         Whether anything was done.
     """
-    target = context.workdir.own(_samples_name(context, cell))
-    parts = context.workdir.own(f"{context.folder(cell)}/parts-{_samples_id(context, cell)}")
-    if target.exists():
-        shutil.rmtree(parts, ignore_errors=True)  # left by a run that was killed right here
+    if is_sampled(context, cell):
+        remove_parts(context, cell)
         return False
+    target = context.workdir.own(_samples_name(context, cell))
+    parts = context.workdir.own(_parts_name(context, cell))
     parts.mkdir(parents=True, exist_ok=True)
     images, nfe = _read_parts(parts)
     images, nfe, done = [images] if len(nfe) else [], [nfe], len(nfe)
@@ -218,19 +240,27 @@ def sample_cell(context: Context, cell: Cell) -> bool:
         for batch, evaluations in batches:
             fresh.append((to_uint8(batch), evaluations))
             done += len(batch)
+            context.stop.look()
             stopping = context.stop.requested
             if sum(len(b) for b, _ in fresh) >= PART or done == total or stopping:
                 images.append(np.concatenate([b for b, _ in fresh]))
                 nfe.append(np.concatenate([e for _, e in fresh]))
+                context.stop.require_claim()
                 write_npz(parts / f"{done:09d}.npz", images=images[-1], nfe=nfe[-1])
                 fresh = []
             advance(done, total)
             if stopping and done < total:
                 context.stop.check(f"in sampling {cell.name} at {done} of {total}")
     mean = np.mean(np.concatenate(nfe))
+    context.stop.require_claim()
     write_npz(target, images=np.concatenate(images), nfe=np.float64(mean))
-    shutil.rmtree(parts, ignore_errors=True)
+    remove_parts(context, cell)
     return True
+
+
+def remove_parts(context: Context, cell: Cell) -> None:
+    """Removes the parts of a sampled cell: a run killed before it could leaves them."""
+    shutil.rmtree(context.workdir.path / _parts_name(context, cell), ignore_errors=True)
 
 
 def _read_parts(folder: Path) -> tuple[np.ndarray, np.ndarray]:

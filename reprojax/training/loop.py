@@ -88,7 +88,7 @@ def train(
 
     Args:
         run: what to train.
-        stop: asked after every step.
+        stop: asked after every step, and before each save.
         on_step: called with (steps done, steps in all).
         log: takes lines for the user.
 
@@ -98,6 +98,7 @@ def train(
     Raises:
         DivergedError: a loss or gradient is not finite; the last good checkpoint is kept.
         InterruptedRunError: a stop was asked for; the state is saved.
+        LostClaimError: another worker trains it now; nothing more is saved.
         InputError: the batch does not divide over the devices.
     """
     training, mesh = run.spec.training, run.spec.mesh
@@ -131,6 +132,7 @@ def _steps(run, state, first, root, metrics, checkpoints, stop, on_step) -> Trai
         state, values = train_step(state, images, labels, root, spec=run.spec)
         done = step + 1
         watch.add(done, values)
+        stop.look()
         stopping = stop.requested  # read once: what asks to stop later is saved a step later
         due = done % loop.checkpoint_every == 0 or done == last or stopping
         evaluating = done % loop.eval_every == 0 or done == last
@@ -141,6 +143,7 @@ def _steps(run, state, first, root, metrics, checkpoints, stop, on_step) -> Trai
         if done in kept:
             write_snapshot(run.directory, done, state.ema_params)
         if due:
+            stop.require_claim()
             checkpoints.save(done, state, {"seed": run.seed, "steps": last})
         if on_step:
             on_step(done, last)

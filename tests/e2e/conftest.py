@@ -40,6 +40,9 @@ def get_config(scale=""):
     return config
 """
 
+FLAGS = ("config", "workdir", "mode", "dry_run", "overwrite")
+FLAGS += ("retry_failed", "shard", "wait_seconds")
+
 
 @pytest.fixture
 def tiny(tmp_path):
@@ -58,7 +61,7 @@ def reprojax(capsys, monkeypatch):
         for name in list(flags.FLAGS):
             if name.startswith("config."):  # overrides become flags, once per process
                 delattr(flags.FLAGS, name)
-            elif name in ("config", "workdir", "mode", "dry_run", "overwrite"):
+            elif name in FLAGS:
                 flags.FLAGS[name].unparse()
         capsys.readouterr()
         argv = ["reprojax", *map(str, arguments)]

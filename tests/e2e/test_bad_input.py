@@ -70,6 +70,13 @@ MISTAKES = {
     "two mistakes": (["--config.noise.n=50", "--config.sampling.num_steps=abc"], "num_steps: abc"),
     "a flag beside a field": (["--config.noise.n=50", "--wrokdir=x"], "wrokdir"),
     "report of nothing": (["--mode=report"], "first --mode=study"),
+    "a shard of none": (["--shard=0/0"], "--shard"),
+    "a shard too many": (["--shard=2/2"], "0 <= i < n"),
+    "a shard before the first": (["--shard=-1/2"], "--shard"),
+    "a shard in words": (["--shard=first"], "--shard"),
+    "endless patience": (["--wait_seconds=nan"], "--wait_seconds"),
+    "negative patience": (["--wait_seconds=-1"], "--wait_seconds"),
+    "patience in words": (["--wait_seconds=long"], "wait_seconds"),
     "sharding": (["--config.loop.state_sharding=split"], "loop.state_sharding"),
 }
 

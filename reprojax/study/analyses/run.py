@@ -71,6 +71,7 @@ def run_analyses(context: Context, identity: str) -> int:
             continue
         found = RUNNERS[name](context, spec, identity)
         path = context.workdir.own(f"{FOLDER}/{name}.json")
+        context.stop.require_claim()
         write_json(path, {"schema": 1, "identity": _identity(name, spec, identity), **found})
         done += 1
     return done

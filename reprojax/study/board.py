@@ -1,0 +1,194 @@
+"""What has become of each cell of a study, read from its folder alone."""
+
+from __future__ import annotations
+
+import enum
+import json
+import socket
+import time
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+from reprojax.errors import one_line
+from reprojax.files import write_json
+from reprojax.models.families import count_params
+from reprojax.study.cells import Cell
+from reprojax.study.progress import duration
+from reprojax.study.stages import Context, cell_network, is_sampled, is_trained
+
+FAILED = "failed.json"
+HISTORY = "history.jsonl"
+BACKWARD = 3  # forward and backward cost about three forward passes
+CLOSED_FORM = 1000  # counted as its parameters: a closed form costs little beside a network
+
+
+class State(enum.Enum):
+    """Of a cell: whole, claimed by somebody, failed, or none of these."""
+
+    DONE = "done"
+    RUNNING = "running"
+    FAILED = "failed"
+    OPEN = "open"
+
+
+@dataclass(frozen=True)
+class Board:
+    """The cells at one moment.
+
+    Args:
+        cells: of the study, in order.
+        states: by name.
+        waiting: names of cells that cannot begin before their teacher has weights.
+        stuck: names of those among them whose teacher failed, so that they never will.
+    """
+
+    cells: tuple[Cell, ...]
+    states: dict[str, State]
+    waiting: frozenset[str]
+    stuck: frozenset[str]
+
+    def named(self, *states: State) -> list[str]:
+        """The cells in these states."""
+        return [c.name for c in self.cells if self.states[c.name] in states]
+
+    @property
+    def missing(self) -> list[str]:
+        """Cells that failed, and those that cannot begin without them."""
+        return [n for n in self.states if self.states[n] is State.FAILED or n in self.stuck]
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to do: each cell is whole, or it failed, or its teacher did."""
+        return all(
+            s in (State.DONE, State.FAILED) or n in self.stuck for n, s in self.states.items()
+        )
+
+
+def read_board(context: Context, *, sample: bool) -> Board:
+    """Looks at the folder.
+
+    Args:
+        context: of the study.
+        sample: whether a whole cell is sampled too, not only trained.
+    """
+    cells = context.study.cells
+    states = {cell.name: cell_state(context, cell, sample=sample) for cell in cells}
+    trained = {cell.name: is_trained(context, cell) for cell in cells}
+    waiting, stuck = set(), set()
+    for cell in cells:  # a teacher stands before its students
+        if cell.teacher and not trained[cell.name] and not trained[cell.teacher]:
+            waiting.add(cell.name)
+            if states[cell.teacher] is State.FAILED or cell.teacher in stuck:
+                stuck.add(cell.name)
+    stuck = {name for name in stuck if states[name] is State.OPEN}
+    return Board(cells, states, frozenset(waiting), frozenset(stuck))
+
+
+def cell_state(context: Context, cell: Cell, *, sample: bool) -> State:
+    """The state of one cell; what is whole is done, whatever else lies beside it."""
+    if is_trained(context, cell) and (is_sampled(context, cell) or not sample):
+        return State.DONE
+    if read_failure(context, cell) is not None:
+        return State.FAILED
+    taken = context.claims.taken(context.claim_name(cell))
+    return State.RUNNING if taken else State.OPEN
+
+
+def read_failure(context: Context, cell: Cell) -> dict[str, Any] | None:
+    """What failed.json of a cell says, or None."""
+    path = context.workdir.path / context.folder(cell) / FAILED
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
+def write_failure(context: Context, cell: Cell, error: Exception) -> None:
+    """Leaves failed.json in the cell's folder: what went wrong, where and when."""
+    failure = {
+        "cell": cell.name,
+        "error": type(error).__name__,
+        "message": one_line(str(error), 2000),
+        "traceback": "".join(traceback.format_exception(error)),
+        "host": socket.gethostname(),
+        "time": _now(),
+    }
+    write_json(context.workdir.own(f"{context.folder(cell)}/{FAILED}"), failure)
+
+
+def forget_failures(context: Context, cells: list[Cell]) -> int:
+    """Removes failed.json of these cells; says how many there were."""
+    paths = [context.workdir.path / context.folder(cell) / FAILED for cell in cells]
+    there = [path for path in paths if path.exists()]
+    for path in there:
+        path.unlink(missing_ok=True)
+    return len(there)
+
+
+def note_done(context: Context, cell: Cell, what: str, seconds: float) -> None:
+    """Appends to the cell's history what was finished ("trained", "sampled") in what time."""
+    path = context.workdir.own(f"{context.folder(cell)}/{HISTORY}")
+    path.parent.mkdir(parents=True, exist_ok=True)  # of given weights only samples are kept here
+    row = {"done": what, "seconds": round(seconds, 3), "host": socket.gethostname(), "time": _now()}
+    with open(path, "a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def read_history(context: Context, cell: Cell) -> list[dict[str, Any]]:
+    """The lines of `note_done`."""
+    try:
+        text = (context.workdir.path / context.folder(cell) / HISTORY).read_text()
+    except FileNotFoundError:
+        return []
+    rows = []
+    for line in text.splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue  # torn off by a kill
+    return rows
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def progress_line(context: Context, board: Board, *, sample: bool) -> str:
+    """``12 done, 2 running, 41 open; about 35 min left``, from what cells took in this folder.
+
+    The time is left out before a network is done, and when nothing is left.
+    """
+    counts = {state: len(board.named(state)) for state in State}
+    said = ", ".join(f"{n} {state.value}" for state, n in counts.items() if n)
+    left = _seconds_left(context, board, sample=sample)
+    return f"cells: {said}" + (f"; about {duration(left)} left" if left else "")
+
+
+def _seconds_left(context: Context, board: Board, *, sample: bool) -> float:
+    spent = known = ahead = 0.0
+    for cell in board.cells:
+        work = _work(context, cell)
+        state = board.states[cell.name]
+        for row in read_history(context, cell):
+            spent += row["seconds"]
+            known += work.get(row["done"], 0.0)
+        if state in (State.OPEN, State.RUNNING) and cell.name not in board.stuck:
+            there = [] if not is_trained(context, cell) else ["trained"]
+            there += [] if sample else ["sampled"]
+            todo = sum(value for what, value in work.items() if what not in there)
+            # Of what is under way, half is done on average.
+            ahead += todo / 2 if state is State.RUNNING else todo
+    workers = max(1, len(board.named(State.RUNNING)))
+    return ahead * spent / known / workers if known else 0.0
+
+
+def _work(context: Context, cell: Cell) -> dict[str, float]:
+    """Relative cost of training and sampling a cell: parameters times images that pass through."""
+    sampler = context.study.sampler_of(cell)
+    evaluations = context.bank.n * (100 if sampler.adaptive else len(sampler.table().sigma))
+    if cell.kind == "closed_form":
+        return {"sampled": float(CLOSED_FORM * evaluations)}
+    size = count_params(cell_network(cell, context.images.shape), context.images.shape)
+    seen = 0 if cell.weights else cell.training.steps * cell.training.batch_size
+    return {"trained": float(BACKWARD * size * seen), "sampled": float(size * evaluations)}
