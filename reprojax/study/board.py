@@ -60,9 +60,7 @@ class Board:
     @property
     def settled(self) -> bool:
         """Whether nothing is left to do: each cell is whole, or it failed, or its teacher did."""
-        return all(
-            s in (State.DONE, State.FAILED) or n in self.stuck for n, s in self.states.items()
-        )
+        return len(self.named(State.DONE, State.FAILED)) + len(self.stuck) == len(self.cells)
 
 
 def read_board(context: Context, *, sample: bool) -> Board:

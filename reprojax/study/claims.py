@@ -1,8 +1,8 @@
-"""Claims on parts of a study: one worker at a time, kept alive by a heartbeat, lost with its owner.
+"""Claims on parts of a study: one worker at a time, kept by a heartbeat, lost with its owner.
 
-A claim is a file that `filelock.SoftFileLease` writes and then touches three times per lease. A dead
-owner of this host is taken over at once; one of another host when its file has not been touched for
-a whole lease, timed by the clock of whoever waits.
+A claim is a file that `filelock.SoftFileLease` writes and then touches three times per lease. A
+dead owner of this host is taken over at once; one of another host when its file has not been
+touched for a whole lease, timed by the clock of whoever waits.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from reprojax.training.signals import StopRequest
 
 FOLDER = "claims"
 LEASE_SECONDS = 60.0  # all workers of a folder must agree on it
+LOCK_POLL_SECONDS = 0.01  # a lock is held for milliseconds
 DOUBT_SECONDS = 0.2  # a file that another worker is just comparing may be out of its place so long
 
 
@@ -89,8 +90,10 @@ class Claims:
         To be asked again and again where None was given: that is how an owner on another host is
         found to be dead.
         """
+        lease = self._lease(name)
+        if lease.is_locked:  # by this worker itself: taken again it would be counted, not refused
+            return None
         try:
-            lease = self._lease(name)
             lease.acquire(blocking=False)
         except Timeout:
             return None
@@ -123,6 +126,6 @@ def locked(path: Path) -> Iterator[Claim]:
     """
     stop = StopRequest()  # of its own: nobody asks it
     lease = make_lease(path)
-    lease.acquire()
+    lease.acquire(poll_interval=LOCK_POLL_SECONDS)
     with Claim(path.name, lease, stop) as claim:
         yield claim

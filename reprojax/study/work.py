@@ -317,25 +317,22 @@ def _analyse(context: Context, identity: str, patience: Patience, done: Counter)
 
 def _raise_if_all_diverged(context: Context, board: Board) -> None:
     trained = [c for c in board.cells if c.kind != "closed_form" and not c.weights]
+    if not trained or any(is_trained(context, cell) for cell in trained):
+        return
     failures = [read_failure(context, c) for c in trained if c.name not in board.stuck]
-    diverged = [f for f in failures if f is not None and f["error"] == DivergedError.__name__]
-    if (
-        trained
-        and len(diverged) == len(failures)
-        and not any(is_trained(context, c) for c in trained)
-    ):
-        raise DivergedError(diverged[0]["message"])
+    if all(f is not None and f["error"] == DivergedError.__name__ for f in failures):
+        raise DivergedError(failures[0]["message"])
 
 
-def raise_failed(context: Context, board: Board, names: list[str]) -> None:
+def raise_failed(context: Context, board: Board, names: Collection[str]) -> None:
     """Raises FailedCellsError if any cell is among ``names``, in one line."""
     if not names:
         return
     failures = [read_failure(context, c) for c in board.cells if c.name in names]
-    first = next(f for f in failures if f is not None)
+    first = next((f"{f['error']}: {f['message']}" for f in failures if f is not None), "no record")
     raise FailedCellsError(
         f"{len(names)} of {len(board.cells)} cells failed: {', '.join(names)}; the first with "
-        f"{first['error']}: {first['message']}; the same command with --retry_failed tries again"
+        f"{first}; the same command with --retry_failed tries again"
     )
 
 

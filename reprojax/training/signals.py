@@ -70,7 +70,7 @@ class StopRequest:
             self.require_claim()
 
     def check(self, where: str) -> None:
-        """Raises InterruptedRunError if a stop was asked for, LostClaimError if a claim was lost."""
+        """Raises InterruptedRunError if a stop was asked for; looks at the claims too."""
         if self.requested:
             raise InterruptedRunError(f"interrupted {where}; the same command resumes")
         self.look()

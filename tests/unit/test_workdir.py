@@ -1,6 +1,9 @@
 """A study's folder: claims, manifest, and what may be removed."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -75,3 +78,77 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
         temporary.write_bytes(b"half")
         raise RuntimeError
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+CROWD = """
+import sys
+from reprojax.study.workdir import Workdir
+path, me = sys.argv[1:]
+workdir = Workdir(path, "study", "a", "conditions", {"x": "1"})
+workdir.claim()
+for i in range(10):
+    workdir.own(f"cells/{me}-{i}")
+"""
+
+
+def test_many_processes_at_once_lose_no_entry(tmp_path, repo_root):
+    """They claim a fresh folder together, and then list artefacts at the same time."""
+    env = os.environ | {"PYTHONPATH": str(repo_root)}
+    folder = tmp_path / "w"
+    crowd = [
+        subprocess.Popen([sys.executable, "-c", CROWD, folder, str(me)], env=env) for me in range(3)
+    ]
+    assert [process.wait() for process in crowd] == [0] * 3
+    manifest = json.loads((folder / MANIFEST).read_text())
+    assert set(manifest["artefacts"]) == {f"cells/{me}-{i}" for me in range(3) for i in range(10)}
+    assert [p.name for p in folder.iterdir()] == [MANIFEST]  # no lock or temporary file is left
+
+
+def grown(path, identity, cells, conditions="c", **options):
+    workdir = Workdir(path, "study", identity, conditions, cells)
+    workdir.claim(**options)
+    return workdir
+
+
+def test_a_study_that_gains_cells_goes_on_in_its_folder(tmp_path):
+    old = grown(tmp_path / "w", "a", {"x": "1"})
+    write_bytes(old.own("cells/x"), b"1")
+    new = grown(tmp_path / "w", "b", {"x": "1", "y": "2"})
+    assert (tmp_path / "w" / "cells/x").exists()
+    old.own("cells/x2")  # a worker of the former set may finish its cells, but not score them
+    new.own("cells/y")
+    manifest = json.loads((tmp_path / "w" / MANIFEST).read_text())
+    assert manifest["identity"] == "b" and manifest["cells"] == {"x": "1", "y": "2"}
+    assert manifest["artefacts"] == ["cells/x", "cells/x2", "cells/y"]
+    assert new.is_current() and not old.is_current()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        dict(cells={"x": "1"}, conditions="d"),  # another noise, say
+        dict(cells={"x": "9", "y": "2"}),  # a cell changed
+        dict(cells={"y": "2"}),  # a cell is gone
+        dict(cells={"x": "1", "y": "2"}, conditions=""),
+    ],
+)
+def test_other_changes_make_another_study(tmp_path, other):
+    old = grown(tmp_path / "w", "a", {"x": "1"})
+    write_bytes(old.own("cells/x"), b"1")
+    with pytest.raises(InputError, match="another config"):
+        grown(tmp_path / "w", "b", **other)
+    grown(tmp_path / "w", "b", **other, overwrite=True)
+    assert not (tmp_path / "w" / "cells/x").exists()
+    with pytest.raises(InputError, match="went over to 'study' b"):
+        old.own("cells/z")
+
+
+def test_a_manifest_of_before_studies_could_grow_is_kept_and_completed(tmp_path):
+    write_bytes(claim(tmp_path / "w").own("cells/x"), b"1")
+    manifest = json.loads((tmp_path / "w" / MANIFEST).read_text())
+    assert "conditions" not in manifest
+    with pytest.raises(InputError, match="another config"):
+        grown(tmp_path / "w", "b", {"x": "1"})
+    grown(tmp_path / "w", "a", {"x": "1"})
+    assert json.loads((tmp_path / "w" / MANIFEST).read_text())["conditions"] == "c"
+    assert (tmp_path / "w" / "cells/x").exists()
