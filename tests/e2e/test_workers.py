@@ -9,12 +9,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 from rich.console import Console
 
-from reprojax.study import runner
+from reprojax.files import write_bytes
+from reprojax.study import runner, work
 from reprojax.study.progress import Reporter
+from reprojax.study.stages import is_trained
 
 SIX = """
 from reprojax import config as rc
@@ -34,23 +35,20 @@ def get_config(scale=""):
     config.loop.log_every = 10
     config.loop.eval_every = 60
     config.loop.eval_images = 8
-    small = dict(width=8, depth=1, num_heads=1, patch=4)
+    small = dict(width=8, depth=2, num_heads=1, patch=4)
     rc.add_models(
         config,
-        **{f"seed{i}": rc.network_model("uvit", seed=i, network=small) for i in range(4)},
-        student=rc.network_model(
-            "uvit", teacher="seed1", objective="cd", network=small, training=dict(steps=20)
-        ),
+        **{f"seed{i}": rc.network_model("uvit", seed=i, network=small) for i in range(5)},
         gaussian=rc.closed_form("gaussian"),
     )
     return config
 """
-NETWORKS = ("seed0", "seed1", "seed2", "seed3", "student")
+NETWORKS = 5
 
 
 @pytest.fixture(scope="module")
 def six(tmp_path_factory):
-    """Path of a config file with six cells that take a second each, one of them a student."""
+    """Path of a config file with six cells, five of which share their compiled programs."""
     path = tmp_path_factory.mktemp("six") / "six_config.py"
     path.write_text(textwrap.dedent(SIX))
     return path
@@ -70,7 +68,7 @@ def compiled(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(six, tmp_path_factory):
     """The folder of the study by a single worker in this process."""
-    return run(six, tmp_path_factory.mktemp("alone") / "w")
+    return run(six, tmp_path_factory.mktemp("alone") / "w", last="score")
 
 
 def run(config_file, workdir, reporter=None, **options):
@@ -95,8 +93,8 @@ def finished(workdir):
 
 def check_whole(workdir, alone, killed=0):
     """Every cell is complete, none was done twice, and the scores are those of one worker."""
-    assert len(list(workdir.glob("cells/*/weights.safetensors"))) == len(NETWORKS)
-    assert len(list(workdir.glob("cells/*/samples-*.npz"))) == len(NETWORKS) + 1
+    assert len(list(workdir.glob("cells/*/weights.safetensors"))) == NETWORKS
+    assert len(list(workdir.glob("cells/*/samples-*.npz"))) == NETWORKS + 1
     counts, wanted = finished(workdir), finished(alone)
     assert set(wanted.values()) == {1}
     assert counts <= wanted  # nothing twice
@@ -112,14 +110,14 @@ def survive_kills(seed, six, alone, compiled, folder, start):
     choose = random.Random(seed)
     arguments = [f"--config={six}", f"--workdir={folder}", "--mode=score"]
     workers = [start(*arguments, env=compiled) for _ in range(4)]
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while not list(folder.glob("cells/*/metrics.jsonl")):
-        assert time.monotonic() < deadline and all(w.poll() is None for w in workers)
+        assert time.monotonic() < deadline and None in [w.poll() for w in workers]
         time.sleep(0.01)
     for worker in choose.sample(workers, 2):
-        time.sleep(choose.uniform(0, 3))
+        time.sleep(choose.uniform(0, 4))
         worker.send_signal(signal.SIGKILL)
-    results = [(*w.communicate(timeout=300), w.returncode) for w in workers]
+    results = [(*w.communicate(timeout=600), w.returncode) for w in workers]
     codes = sorted(code for _, _, code in results)
     assert set(codes) <= {0, -signal.SIGKILL} and codes.count(0) >= 2, results
     check_whole(folder, alone, killed=2)
@@ -140,3 +138,29 @@ def test_four_workers_two_of_them_killed(repetition, six, alone, compiled, tmp_p
 def test_four_workers_two_of_them_killed_often(repetition, six, alone, compiled, tmp_path, start):
     seed = random.SystemRandom().randrange(10**6)
     survive_kills(seed, six, alone, compiled, tmp_path / "w", start)
+
+
+def test_the_flags_of_a_worker(six, tmp_path, reprojax, monkeypatch):
+    """Exit 4 with a failed cell, --retry_failed and --shard, with stand-ins for training."""
+    broken = {"seed1"}
+
+    def train_cell(context, cell):
+        if is_trained(context, cell):
+            return False
+        if cell.name in broken:
+            raise RuntimeError("no luck")
+        context.workdir.own(f"{context.folder(cell)}/weights.safetensors")
+        write_bytes(context.workdir.path / context.folder(cell) / "weights.safetensors", b"")
+        return True
+
+    monkeypatch.setattr(work, "train_cell", train_cell)
+    base = [f"--config={six}", f"--workdir={tmp_path / 'w'}", "--mode=train"]
+    code, out, err = reprojax(*base, "--shard=0/2")
+    assert (code, err) == (0, "") and "trained 3" in out and "4 of 6 cells are done" in out
+    code, out, err = reprojax(*base, "--wait_seconds=5")
+    assert code == 4 and err.count("\n") == 1 and "trained 1" in out
+    assert "1 of 6 cells failed: seed1" in err and "no luck" in err and "--retry_failed" in err
+    broken.clear()
+    assert reprojax(*base)[0] == 4  # a failure is remembered
+    code, out, err = reprojax(*base, "--retry_failed")
+    assert (code, err) == (0, "") and "trained 1" in out

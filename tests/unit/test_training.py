@@ -14,7 +14,7 @@ from reprojax.data.subset import split
 from reprojax.denoisers.network import NetworkDenoiser
 from reprojax.diffusion.objectives import Objective
 from reprojax.diffusion.preconditioning import Preconditioning
-from reprojax.errors import DivergedError, InputError, InterruptedRunError
+from reprojax.errors import DivergedError, InputError, InterruptedRunError, LostClaimError
 from reprojax.mesh import make_mesh, state_sharding
 from reprojax.models.families import build_network
 from reprojax.rng import root_key, stream
@@ -88,6 +88,30 @@ def test_stop_and_resume_is_the_unbroken_run_bit_for_bit(digits, tmp_path, famil
     metrics = [read_metrics(x.directory / "metrics.jsonl") for x in (unbroken, broken)]
     ends = [[r for r in rows if r["step"] == 40 and "sigma" in r] for rows in metrics]
     assert ends[0] == ends[1] and len(ends[0]) == 1
+
+
+class LostAfter:
+    """A claim that another worker takes over at a step."""
+
+    def __init__(self, step):
+        self.step, self.done = step, 0
+
+    def require(self):
+        if self.done >= self.step:
+            raise LostClaimError("the claim on cell was lost")
+
+    def on_step(self, done, last):
+        self.done = done
+
+
+def test_a_lost_claim_ends_training_before_the_next_checkpoint(digits, tmp_path):
+    run = make_run(digits, tmp_path, checkpoint_every=10)
+    stop, claim = StopRequest(), LostAfter(15)
+    with pytest.raises(LostClaimError), stop.holding(claim):
+        train(run, stop=stop, on_step=claim.on_step, log=lambda _: None)
+    assert claim.done <= 20
+    with Checkpoints(run.directory / "checkpoints", 2) as checkpoints:
+        assert checkpoints.latest == 10
 
 
 def test_metrics_hold_what_the_report_needs(digits, tmp_path):
