@@ -152,18 +152,26 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def progress_line(context: Context, board: Board, *, sample: bool) -> str:
+def progress_line(context: Context, board: Board, *, sample: bool, idle: bool = True) -> str:
     """``12 done, 2 running, 41 open; about 35 min left``, from what cells took in this folder.
 
-    The time is left out before a network is done, and when nothing is left.
+    The time is left out before a cell is done, and when nothing is left.
+
+    Args:
+        context: of the study.
+        board: as it was read last.
+        sample: whether cells are sampled too.
+        idle: whether who asks is only waiting, and not about to take a cell.
     """
     counts = {state: len(board.named(state)) for state in State}
     said = ", ".join(f"{n} {state.value}" for state, n in counts.items() if n)
-    left = _seconds_left(context, board, sample=sample)
+    workers = len(board.named(State.RUNNING)) + (0 if idle else 1)
+    left = _seconds_left(context, board, sample=sample) / max(1, workers)
     return f"cells: {said}" + (f"; about {duration(left)} left" if left else "")
 
 
 def _seconds_left(context: Context, board: Board, *, sample: bool) -> float:
+    """What is left would take one worker so long, at the rate of what was done here."""
     spent = known = ahead = 0.0
     for cell in board.cells:
         work = _work(context, cell)
@@ -177,8 +185,7 @@ def _seconds_left(context: Context, board: Board, *, sample: bool) -> float:
             todo = sum(value for what, value in work.items() if what not in there)
             # Of what is under way, half is done on average.
             ahead += todo / 2 if state is State.RUNNING else todo
-    workers = max(1, len(board.named(State.RUNNING)))
-    return ahead * spent / known / workers if known else 0.0
+    return ahead * spent / known if known else 0.0
 
 
 def _work(context: Context, cell: Cell) -> dict[str, float]:

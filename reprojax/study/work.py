@@ -344,7 +344,7 @@ class _Sayings:
         self._last, self._when = "", -SAY_SECONDS
 
     def now(self, board: Board) -> None:
-        line = progress_line(self._context, board, sample=self._sample)
+        line = progress_line(self._context, board, sample=self._sample, idle=False)
         self._context.reporter.say(line)
         self._last, self._when = line, time.monotonic()
 

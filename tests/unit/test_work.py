@@ -44,9 +44,9 @@ class Stages:
         for name in ("train_cell", "sample_cell", "score_study"):
             monkeypatch.setattr(work, name, getattr(self, name))
         monkeypatch.setattr(work, "POLL_SECONDS", 0.01)
-        monkeypatch.setattr(boards, "duration", lambda seconds: "a while")
 
     def train_cell(self, context, cell):
+        self.context = context
         if is_trained(context, cell):
             return False
         self.calls.append(f"train {cell.name}")
@@ -89,7 +89,7 @@ def go(tmp_path):
         call.prepared = prepared
         options = {"last": "score", "share": Share(wait_seconds=0), **options}
         try:
-            call.context = run_study(prepared, tmp_path / "w", reporter=reporter, **options)
+            run_study(prepared, tmp_path / "w", reporter=reporter, **options)
         finally:
             call.said = text.getvalue()
         return call.said
@@ -101,11 +101,35 @@ def test_a_worker_does_all_in_order_and_then_nothing(stages, go, tmp_path):
     said = go(make_config())
     cells = [f"{what} {name}" for name in "abcd" for what in ("train", "sample")]
     assert stages.calls == [*cells, "sample gaussian", "score"]
-    assert "cells: 2 done, 3 open; about a while left" in said and "cells: 5 done\n" in said
+    assert "cells: 2 done, 3 open; about" in said and "cells: 5 done\n" in said
     assert "5 cells; done this time: trained 4, sampled 5, described 0, scored 1" in said
     assert list((tmp_path / "w" / "claims").iterdir()) == []
     stages.calls.clear()
     assert "nothing recomputed" in go(make_config()) and stages.calls == []
+
+
+def test_the_time_left_is_from_what_cells_took_here(stages, go):
+    config = make_config()
+    config.models.d.training.steps = 2 * config.training.steps
+    stages.broken = {"c": ValueError("x")}
+    with pytest.raises(FailedCellsError):
+        go(config, last="train")
+    context = stages.context
+    for cell in context.study.cells[:2]:
+        path = context.workdir.path / context.folder(cell) / boards.HISTORY
+        path.write_text(json.dumps({"done": "trained", "seconds": 100.0}) + "\n{torn")
+    states = dict.fromkeys("ab", State.DONE) | {"c": State.FAILED, "gaussian": State.DONE}
+
+    def line(d, **options):
+        board = boards.Board(context.study.cells, states | {"d": d}, frozenset(), frozenset())
+        return boards.progress_line(context, board, sample=False, **options)
+
+    d = context.workdir.path / context.folder(context.study.cells[3])
+    (d / "weights.safetensors").unlink()
+    (d / boards.HISTORY).unlink()
+    assert line(State.OPEN) == "cells: 3 done, 1 failed, 1 open; about 3.3 min left"
+    assert line(State.RUNNING) == "cells: 3 done, 1 running, 1 failed; about 100 s left"
+    assert line(State.RUNNING, idle=False).endswith("about 50 s left")
 
 
 def test_a_failed_cell_does_not_stop_the_rest(stages, go, tmp_path):
@@ -216,7 +240,7 @@ def test_what_breaks_after_a_claim_was_lost_is_no_failure(stages, go, tmp_path):
 
 def test_a_cell_settled_between_look_and_claim_is_not_done_again(stages, go):
     go(make_config(), last="train")
-    context, cell = go.context, go.context.study.cells[0]
+    context, cell = stages.context, stages.context.study.cells[0]
     for sample, given in ((True, True), (False, False)):  # not sampled yet, but trained
         claim = work.claim_cell(context, cell, sample=sample)
         assert (claim is not None) == given
@@ -238,7 +262,7 @@ def test_the_cell_to_try_next():
 
 def test_a_worker_waits_for_who_scores_and_gives_up_only_if_told_to(stages, go, monkeypatch):
     go(make_config(), last="sample")
-    path = foreign_claim(go.context, "scores")
+    path = foreign_claim(stages.context, "scores")
     said = go(make_config(), share=Share(wait_seconds=0.05))
     assert "score" not in stages.calls and "left to other workers" in said
     waits, wait = [], work.Patience.wait
