@@ -241,7 +241,8 @@ def do_cell(context: Context, cell: Cell, done: Counter, *, sample: bool) -> Non
         sample: whether to sample it.
     """
     folder = context.workdir.path / context.folder(cell)
-    for path in folder.glob(".*.tmp"):  # of a worker that was killed; whoever lives has a claim
+    left = [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]
+    for path in left:  # by a worker that was killed; whoever lives has a claim
         path.unlink(missing_ok=True)
     stages = [("trained", train_cell), ("sampled", sample_cell)]
     for what, stage in stages[: 2 if sample else 1]:

@@ -140,10 +140,11 @@ def _steps(run, state, first, root, metrics, checkpoints, stop, on_step) -> Trai
             watch.flush()  # first: what is not finite is neither saved nor evaluated
         if evaluating and not run.spec.objective.flow_map:
             metrics.write(step=done, **evaluate(run, state, root))
+        if due or done in kept:
+            stop.require_claim()
         if done in kept:
             write_snapshot(run.directory, done, state.ema_params)
         if due:
-            stop.require_claim()
             checkpoints.save(done, state, {"seed": run.seed, "steps": last})
         if on_step:
             on_step(done, last)
