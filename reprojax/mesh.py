@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 DATA_AXIS = "data"
+MODEL_AXIS = "model"
 STATE_SHARDINGS = ("replicated", "sharded")
 
 
@@ -54,3 +56,25 @@ def state_sharding(tree: Any, mesh: Mesh, kind: str) -> Any:
         return NamedSharding(mesh, PartitionSpec(*spec))
 
     return jax.tree.map(leaf, tree)
+
+
+def pack_mesh(k: int, mesh: Mesh) -> Mesh:
+    """The devices of a mesh for ``k`` models in one program: an axis over models before its own.
+
+    Args:
+        k: models. The axis "model" has the greatest common divisor of k and the axis "data", so
+            that each device gets equally many; the batch of each is split over the rest.
+        mesh: from `make_mesh`, for one model.
+
+    Returns:
+        A mesh of the same devices in the same order.
+    """
+    rows = math.gcd(k, mesh.shape[DATA_AXIS])
+    sizes = {MODEL_AXIS: rows, **mesh.shape, DATA_AXIS: mesh.shape[DATA_AXIS] // rows}
+    devices = mesh.devices.reshape(tuple(sizes.values()))
+    return Mesh(devices, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+
+
+def stacked_sharding(sharding: NamedSharding) -> NamedSharding:
+    """Of an array that has got a leading axis of models; what each model's rows keep."""
+    return NamedSharding(sharding.mesh, PartitionSpec(MODEL_AXIS, *sharding.spec))

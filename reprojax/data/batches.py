@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -41,11 +42,12 @@ class BatchSchedule:
         """Positions in the training set of the batch of ``step`` (from 0), int64 `[batch_size]`."""
         start, stop = step * self.batch_size, (step + 1) * self.batch_size
         epochs = range(start // self.n, (stop - 1) // self.n + 1)
-        row = np.concatenate([_epoch(self.seed, epoch, self.n) for epoch in epochs])
+        row = np.concatenate([self._epoch(epoch) for epoch in epochs])
         offset = start - epochs[0] * self.n
         return row[offset : offset + self.batch_size]
 
-
-@lru_cache(maxsize=4)  # a batch touches two epochs; a few schedules may run side by side
-def _epoch(seed: int, epoch: int, n: int) -> np.ndarray:
-    return host_permutation(seed, "data/epoch", epoch, n)
+    @cached_property
+    def _epoch(self) -> Callable[[int], np.ndarray]:
+        """The permutation of an epoch; the last few are kept, as a batch touches two or more."""
+        # Kept per schedule: many may run side by side, and none pushes out what another needs.
+        return lru_cache(maxsize=4)(lambda e: host_permutation(self.seed, "data/epoch", e, self.n))

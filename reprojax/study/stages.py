@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from reprojax.data.transform import to_float, to_uint8
 from reprojax.denoisers.gaussian import gaussian_denoiser
 from reprojax.denoisers.network import network_function
 from reprojax.denoisers.optimum import empirical_optimum
-from reprojax.errors import InputError
+from reprojax.errors import DivergedError, InputError
 from reprojax.files import content_hash, write_json, write_npz
 from reprojax.models.families import Network, build_network, count_params, param_shapes
 from reprojax.sampling.flow import sample_batches
@@ -29,6 +30,7 @@ from reprojax.study.images import StudyImages, image_blocks
 from reprojax.study.progress import Reporter
 from reprojax.study.workdir import Workdir
 from reprojax.training.loop import Run, train
+from reprojax.training.packed import train_packed
 from reprojax.training.signals import StopRequest
 from reprojax.training.snapshots import FOLDER as SNAPSHOTS
 from reprojax.training.step import StepSpec
@@ -107,39 +109,82 @@ def train_cell(context: Context, cell: Cell) -> bool:
     Returns:
         Whether anything was done.
     """
-    folder = context.folder(cell)
     if is_trained(context, cell):
         return False
-    files = ("checkpoints", "metrics.jsonl", "parameters.txt", "cell.json")
+    run = training_run(context, cell)
+    size = count_params(run.spec.module, context.images.shape)
+    title = f"train {cell.name} ({size:,} parameters)"
+    with context.reporter.task(title, cell.training.steps, "steps") as advance:
+        params = train(run, stop=context.stop, on_step=advance, log=context.reporter.say)
+    _export(context, cell, params)
+    return True
+
+
+def train_pack(context: Context, cells: Sequence[Cell]) -> dict[str, DivergedError]:
+    """Trains untrained networks of equal shape in one program, each to its exported EMA weights.
+
+    Args:
+        context: of the study.
+        cells: claimed; they leave the same artefacts as `train_cell`.
+
+    Returns:
+        By name the errors of those that diverged, which have no weights.
+    """
+    runs = [training_run(context, cell) for cell in cells]
+    names = ", ".join(cell.name for cell in cells)
+    total = sum(cell.training.steps for cell in cells)
+    title = f"train {len(cells)} packed ({names})"
+    with context.reporter.task(title, total, "steps") as advance:
+        trained = train_packed(runs, stop=context.stop, on_step=advance, log=context.reporter.say)
+    errors = {}
+    for cell, params in zip(cells, trained, strict=True):
+        if isinstance(params, DivergedError):
+            errors[cell.name] = params
+        else:
+            _export(context, cell, params)
+    return errors
+
+
+def training_run(context: Context, cell: Cell) -> Run:
+    """The training run of a cell; its files are listed in the manifest and its folder is made."""
+    folder = context.folder(cell)
+    files = ("checkpoints", "metrics.jsonl", "parameters.txt", "cell.json", "weights.safetensors")
     for name in (*files, *([SNAPSHOTS] if context.study.loop.snapshots else [])):
         context.workdir.own(f"{folder}/{name}")
-    target = context.workdir.own(f"{folder}/weights.safetensors")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    module = cell_network(cell, context.images.shape, cell.training.dtype)
+    directory = context.workdir.path / folder
+    directory.mkdir(parents=True, exist_ok=True)
     teacher = context.study.cell(cell.teacher) if cell.teacher else None
-    run = Run(
+    return Run(
         name=cell.name,
-        spec=StepSpec(
-            module=module,
-            precondition=cell.precondition(),
-            objective=cell.make_objective(),
-            training=cell.training,
-            mesh=context.mesh,
-            sharding=context.study.loop.state_sharding,
-            teacher_precondition=teacher.precondition() if teacher else None,
-        ),
+        spec=training_step(context, cell),
         loop=context.study.loop,
         seed=cell.seed,
         train=context.images.train(cell),
         heldout=context.images.heldout,
-        directory=target.parent,
+        directory=directory,
         conditional=cell.num_classes > 0,
         teacher_params=cell_params(context, teacher) if teacher else None,
     )
-    size = count_params(module, context.images.shape)
-    title = f"train {cell.name} ({size:,} parameters)"
-    with context.reporter.task(title, cell.training.steps, "steps") as advance:
-        params = train(run, stop=context.stop, on_step=advance, log=context.reporter.say)
+
+
+def training_step(context: Context, cell: Cell) -> StepSpec:
+    """The static side of a cell's train step: cells for which it is equal can be packed."""
+    teacher = context.study.cell(cell.teacher) if cell.teacher else None
+    return StepSpec(
+        module=cell_network(cell, context.images.shape, cell.training.dtype),
+        precondition=cell.precondition(),
+        objective=cell.make_objective(),
+        training=cell.training,
+        mesh=context.mesh,
+        sharding=context.study.loop.state_sharding,
+        teacher_precondition=teacher.precondition() if teacher else None,
+    )
+
+
+def _export(context: Context, cell: Cell, params: Any) -> None:
+    """Writes the facts and the EMA weights of a cell whose training is done."""
+    directory, shape = context.workdir.path / context.folder(cell), context.images.shape
+    size = count_params(cell_network(cell, shape), shape)
     description = {"name": cell.name, "hash": context.hashes[cell.name], "family": cell.family}
     facts = {
         **description,
@@ -148,12 +193,10 @@ def train_cell(context: Context, cell: Cell) -> bool:
         "jax": jax.__version__,
     }
     context.stop.require_claim()
-    write_json(target.parent / "cell.json", facts)
-    shape = list(context.images.shape)
-    network = {"network": dict(cell.network), "image_shape": shape}
+    write_json(directory / "cell.json", facts)
+    network = {"network": dict(cell.network), "image_shape": list(shape)}
     metadata = {**description, **cell.weights_facts(), **network}
-    save_weights(target, params, metadata)
-    return True
+    save_weights(directory / "weights.safetensors", params, metadata)
 
 
 def cell_params(context: Context, cell: Cell) -> Any:

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
 from reprojax.errors import (
     DivergedError,
@@ -30,6 +31,7 @@ from reprojax.study.board import (
 )
 from reprojax.study.cells import Cell, Study
 from reprojax.study.claims import Claim
+from reprojax.study.packs import Packer
 from reprojax.study.scores import read_scores, score_study
 from reprojax.study.stages import Context, is_trained, remove_parts, sample_cell, train_cell
 
@@ -151,7 +153,8 @@ def run_cells(
 ) -> None:
     """Does the cells of a share until each is whole or failed, or patience is at its end."""
     mine = {cell.name for cell in share.cells(context.study)}
-    said = _Sayings(context, sample)
+    said, packer = _Sayings(context, sample), Packer(context)
+    claim_fn = lambda cell: claim_cell(context, cell, sample=sample)  # noqa: E731
     for cell in context.study.cells:
         if cell.name in mine and cell_state(context, cell, sample=sample) is State.DONE:
             remove_parts(context, cell)  # left by a run killed at its very end
@@ -160,7 +163,8 @@ def run_cells(
         board = read_board(context, sample=sample)
         found = claim_next(context, board, mine, sample=sample)
         if found is not None:
-            attempt(context, *found, done, sample=sample)
+            with_others = partial(packer.train_with, found[0], board, mine, claim_fn, done)
+            attempt(context, *found, done, sample=sample, first=with_others)
             said.now(read_board(context, sample=sample))
             continue
         if not any(_unsettled(board, name) for name in mine):
@@ -214,11 +218,30 @@ def claim_cell(context: Context, cell: Cell, *, sample: bool) -> Claim | None:
     return claim
 
 
-def attempt(context: Context, cell: Cell, claim: Claim, done: Counter, *, sample: bool) -> None:
-    """Does a claimed cell and gives the claim back; a failure stays in the cell's folder."""
+def attempt(
+    context: Context,
+    cell: Cell,
+    claim: Claim,
+    done: Counter,
+    *,
+    sample: bool,
+    first: Callable[[], bool] = lambda: True,
+) -> None:
+    """Does a claimed cell and gives the claim back; a failure stays in the cell's folder.
+
+    Args:
+        context: of the study.
+        cell: to do.
+        claim: on it.
+        done: where what is made is counted.
+        sample: whether it is sampled, not only trained.
+        first: what comes before; says whether anything is left to do.
+    """
     try:
         with claim:
             try:
+                if not first():
+                    return
                 do_cell(context, cell, done, sample=sample)
             except PASSED_ON:
                 raise

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,77 +102,165 @@ def train(
         LostClaimError: another worker trains it now; nothing more is saved.
         InputError: the batch does not divide over the devices.
     """
-    training, mesh = run.spec.training, run.spec.mesh
-    check_devices(training.batch_size, mesh.shape[DATA_AXIS], training.accumulate)
-    root = root_key(run.seed)
-    with Checkpoints(run.directory / "checkpoints", run.loop.keep) as checkpoints:
-        state = run.spec.init(run.train.shape, root)
+    with Session(run, stop, log) as session:
+        train_alone(session, on_step)
+    return to_host(session.state.ema_params)
+
+
+class Session:
+    """One run under way: its state from the newest checkpoint on, and what it writes.
+
+    A context manager that closes its files. `train` has one; a pack has one for each of its models,
+    so that a run leaves the same artefacts either way and can go on either way.
+
+    Args:
+        run: what is trained.
+        stop: asked before each save.
+        log: takes lines for the user.
+
+    Attributes:
+        run: the same.
+        stop: the same.
+        root: its root key.
+        done: steps that have been taken.
+        state: the train state after them, laid out on the run's own mesh; None before the session
+            is entered and while a pack holds it.
+
+    Raises:
+        InputError: the batch does not divide over the devices.
+    """
+
+    def __init__(self, run: Run, stop: StopRequest, log: Callable[[str], None] = print):
+        training, mesh = run.spec.training, run.spec.mesh
+        check_devices(training.batch_size, mesh.shape[DATA_AXIS], training.accumulate)
+        self.run, self.stop, self.root = run, stop, root_key(run.seed)
+        self.done, self.state = 0, None
+        self._snapshots = set(snapshot_steps(training.steps, run.loop.snapshots))
+        self._log = log
+
+    def __enter__(self) -> Session:
+        run = self.run
+        with ExitStack() as opened:
+            checkpoints = Checkpoints(run.directory / "checkpoints", run.loop.keep)
+            self._checkpoints = opened.enter_context(checkpoints)
+            self.done = self._checkpoints.latest or 0
+            self.state = self._first_state()
+            self._metrics = MetricsFile(run.directory / "metrics.jsonl", self.done)
+            opened.callback(self._metrics.close)
+            self._watch = _Watch(run, self._metrics, self.done)
+            self._opened = opened.pop_all()
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self._opened.__exit__(*exc)
+
+    def _first_state(self) -> TrainState:
+        run = self.run
+        state = run.spec.init(run.train.shape, self.root)
         if run.teacher_params is not None:
             state = run.spec.adopt(state, run.teacher_params)
-        first = checkpoints.latest or 0
-        if first:
-            state = checkpoints.restore(first, state)
-            log(f"{run.name}: resumed at step {first}")
+        if self.done:
+            state = self._checkpoints.restore(self.done, state)
+            self._log(f"{run.name}: resumed at step {self.done}")
         else:
             table = run.directory / "parameters.txt"
             write_bytes(table, (overview(state.params) + "\n").encode())
-            log(f"{run.name}: parameters are listed in {table}")
-        metrics = MetricsFile(run.directory / "metrics.jsonl", first)
-        try:
-            state = _steps(run, state, first, root, metrics, checkpoints, stop, on_step)
-        finally:
-            metrics.close()
-    return to_host(state.ema_params)
+            self._log(f"{run.name}: parameters are listed in {table}")
+        return state
 
+    @property
+    def finished(self) -> bool:
+        """Whether the last step was taken."""
+        return self.done >= self.run.spec.training.steps
 
-def _steps(run, state, first, root, metrics, checkpoints, stop, on_step) -> TrainState:
-    loop, last = run.loop, run.spec.training.steps
-    watch = _Watch(run, metrics, first)
-    kept = set(snapshot_steps(last, loop.snapshots))
-    for step, images, labels in _batches(run, first):
-        state, values = train_step(state, images, labels, root, spec=run.spec)
-        done = step + 1
-        watch.add(done, values)
-        stop.look()
-        stopping = stop.requested  # read once: what asks to stop later is saved a step later
+    def after_step(
+        self,
+        values: dict[str, jax.Array],
+        state_fn: Callable[[], TrainState],
+        *,
+        stopping: bool,
+        row: int | None = None,
+    ) -> None:
+        """Notes a step, and logs, evaluates and saves where that is due.
+
+        Args:
+            values: of the step, still on the device.
+            state_fn: gives the state after the step; called only where it is needed.
+            stopping: whether a stop was asked for: the state is saved.
+            row: which entry of ``values`` is this run's, or None where all is.
+
+        Raises:
+            DivergedError: a loss or gradient is not finite; nothing of it was saved.
+        """
+        run, loop, last = self.run, self.run.loop, self.run.spec.training.steps
+        self.done = done = self.done + 1
+        self._watch.add(done, values, row)
         due = done % loop.checkpoint_every == 0 or done == last or stopping
         evaluating = done % loop.eval_every == 0 or done == last
-        if due or evaluating or done in kept or done % loop.log_every == 0:
-            watch.flush()  # first: what is not finite is neither saved nor evaluated
-        if evaluating and not run.spec.objective.flow_map:
-            metrics.write(step=done, **evaluate(run, state, root))
-        if due or done in kept:
-            stop.require_claim()
-        if done in kept:
+        keeping = done in self._snapshots
+        if due or evaluating or keeping or done % loop.log_every == 0:
+            self._watch.flush()  # first: what is not finite is neither saved nor evaluated
+        evaluating = evaluating and not run.spec.objective.flow_map
+        if not (due or evaluating or keeping):
+            return
+        state = state_fn()
+        if evaluating:
+            self._metrics.write(step=done, **evaluate(run, state, self.root))
+        if due or keeping:
+            self.stop.require_claim()
+        if keeping:
             write_snapshot(run.directory, done, state.ema_params)
         if due:
-            checkpoints.save(done, state, {"seed": run.seed, "steps": last})
+            self._checkpoints.save(done, state, {"seed": run.seed, "steps": last})
+
+
+def train_alone(session: Session, on_step: OnStep | None = None) -> None:
+    """Takes the steps that a session still lacks, one jitted step per call; see `train`."""
+    run, stop, last = session.run, session.stop, session.run.spec.training.steps
+    for images, labels in _batches(run, session.done):
+        state, values = train_step(session.state, images, labels, session.root, spec=run.spec)
+        session.state = state
+        stop.look()
+        stopping = stop.requested  # read once: what asks to stop later is saved a step later
+        session.after_step(values, lambda: session.state, stopping=stopping)
         if on_step:
-            on_step(done, last)
-        if stopping and done < last:
-            stop.check(f"in training {run.name} at step {done} of {last}")
-    return state
+            on_step(session.done, last)
+        if stopping and not session.finished:
+            stop.check(f"in training {run.name} at step {session.done} of {last}")
 
 
-def _batches(run: Run, first: int) -> Iterator[tuple[int, jax.Array, jax.Array | None]]:
-    """Batches of the steps from ``first`` on, read one step ahead in a thread."""
-    training = run.spec.training
-    schedule = BatchSchedule(n=len(run.train), batch_size=training.batch_size, seed=run.seed)
-    sharding = batch_sharding(run.spec.mesh)
+def schedule_of(run: Run) -> BatchSchedule:
+    """Which images each step of a run sees."""
+    return BatchSchedule(len(run.train), run.spec.training.batch_size, run.seed)
 
-    def read(step):
-        positions = schedule.indices(step)
-        labels = run.train.labels[positions] if run.conditional else None
-        images = jax.device_put(run.train.take(positions), sharding)
-        return images, None if labels is None else jax.device_put(labels, sharding)
 
+def read_batch(
+    run: Run, schedule: BatchSchedule, step: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images uint8 `[batch, h, w, c]` and labels int32 `[batch]` (or None) of a step."""
+    positions = schedule.indices(step)
+    return run.train.take(positions), run.train.labels[positions] if run.conditional else None
+
+
+def read_ahead(read: Callable[[int], Any], first: int, last: int) -> Iterator[Any]:
+    """read(first) to read(last - 1), each read in a thread while the one before it is used."""
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(read, first)
-        for step in range(first, training.steps):
-            images, labels = ahead.result()
-            if step + 1 < training.steps:
+        for step in range(first, last):
+            got = ahead.result()
+            if step + 1 < last:
                 ahead = pool.submit(read, step + 1)
-            yield step, images, labels
+            yield got
+
+
+def _batches(run: Run, first: int) -> Iterator[tuple[jax.Array, jax.Array | None]]:
+    """Batches of the steps from ``first`` on, on the devices."""
+    schedule, sharding = schedule_of(run), batch_sharding(run.spec.mesh)
+
+    def read(step: int):
+        return jax.device_put(read_batch(run, schedule, step), sharding)
+
+    return read_ahead(read, first, run.spec.training.steps)
 
 
 def evaluate(run: Run, state: TrainState, root: jax.Array) -> dict[str, Any]:
@@ -197,17 +286,22 @@ class _Watch:
 
     def __init__(self, run: Run, metrics: MetricsFile, first: int):
         self._run, self._metrics = run, metrics
-        self._pending: list[tuple[int, dict]] = []
+        self._pending: list[tuple[int, dict, int | None]] = []
         self._since, self._from = time.perf_counter(), first
 
-    def add(self, step: int, values: dict[str, jax.Array]) -> None:
-        self._pending.append((step, values))
+    def add(self, step: int, values: dict[str, jax.Array], row: int | None) -> None:
+        self._pending.append((step, values, row))
 
     def flush(self) -> None:
         if not self._pending:
             return
-        steps = [step for step, _ in self._pending]
-        rows = jax.device_get([values for _, values in self._pending])
+        steps = [step for step, _, _ in self._pending]
+        fetched = jax.device_get([values for _, values, _ in self._pending])
+        own = [row for _, _, row in self._pending]
+        rows = [
+            values if i is None else {k: v[i] for k, v in values.items()}
+            for values, i in zip(fetched, own, strict=True)
+        ]
         self._pending = []
         for name in ("loss", "grad_norm"):
             bad = [s for s, row in zip(steps, rows, strict=True) if not math.isfinite(row[name])]

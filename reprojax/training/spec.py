@@ -9,6 +9,7 @@ from reprojax.mesh import STATE_SHARDINGS
 from reprojax.models.families import DTYPES
 
 DECAYS = ("none", "cosine")
+MOST_PACKED = 16  # models that "auto" tries in one program
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ class LoopSpec:
         state_sharding: "replicated" or "sharded" over the devices.
         snapshots: how many times, evenly spaced in log(step), the EMA weights are kept for what
             is measured along training; 0 for never.
+        pack: how many models of equal shape (same network, objective and budget; other data or
+            seed) are trained in one program: a number; "off", one after another; or "auto": as
+            many as there are, up to 16, where a short measurement finds that quicker and the
+            training is long enough to be worth measuring. The default is "off": on a CPU packing
+            seldom pays, and on an accelerator the memory must hold them all at once.
     """
 
     checkpoint_every: int = 500
@@ -88,9 +94,19 @@ class LoopSpec:
     eval_images: int = 256
     state_sharding: str = "replicated"
     snapshots: int = 0
+    pack: str | int = "off"
 
     def __post_init__(self):
         require_choice("loop.state_sharding", self.state_sharding, STATE_SHARDINGS)
         require_number("loop.snapshots", self.snapshots, at_least=0)
         for name in ("checkpoint_every", "keep", "log_every", "eval_every", "eval_images"):
             require_number(f"loop.{name}", getattr(self, name), at_least=1)
+        if self.pack not in ("auto", "off"):
+            digits = str(self.pack)
+            if not (digits.isdecimal() and digits.isascii() and int(digits) > 0):
+                raise InputError("loop.pack", self.pack, "'auto', 'off' or a number from 1 on")
+
+    @property
+    def most_packed(self) -> int:
+        """Models of one program at most; 1 where none are packed."""
+        return {"off": 1, "auto": MOST_PACKED}.get(self.pack) or int(self.pack)

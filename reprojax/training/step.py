@@ -179,8 +179,7 @@ def _next_stage(state: TrainState, spec: StepSpec) -> TrainState:
     return state.replace(params=choose(state.params), teacher_params=choose(state.teacher_params))
 
 
-@partial(jax.jit, static_argnames=("spec",), donate_argnames=("state",))
-def train_step(
+def step_body(
     state: TrainState,
     images: jax.Array,
     labels: jax.Array | None,
@@ -188,10 +187,10 @@ def train_step(
     *,
     spec: StepSpec,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One optimiser step.
+    """One optimiser step, to be compiled: alone (`train_step`) or for several models at once.
 
     Args:
-        state: donated.
+        state: before it.
         images: uint8 `[batch, h, w, c]`.
         labels: int32 `[batch]` or None.
         root: the run's root key; the step draws from the stream ("train", state.step).
@@ -213,6 +212,19 @@ def train_step(
     new = jax.lax.with_sharding_constraint(new, spec.shardings(new))
     rate = jnp.asarray(spec.learning_rate()(state.step), jnp.float32)
     return new, {"loss": loss, "grad_norm": optax.global_norm(grads), "lr": rate}
+
+
+@partial(jax.jit, static_argnames=("spec",), donate_argnames=("state",))
+def train_step(
+    state: TrainState,
+    images: jax.Array,
+    labels: jax.Array | None,
+    root: jax.Array,
+    *,
+    spec: StepSpec,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One optimiser step of one model, compiled; see `step_body`. The state is donated."""
+    return step_body(state, images, labels, root, spec=spec)
 
 
 @jax.jit

@@ -78,6 +78,8 @@ MISTAKES = {
     "negative patience": (["--wait_seconds=-1"], "--wait_seconds"),
     "patience in words": (["--wait_seconds=long"], "wait_seconds"),
     "sharding": (["--config.loop.state_sharding=split"], "loop.state_sharding"),
+    "a pack of none": (["--config.loop.pack=0"], "loop.pack"),
+    "pack": (["--config.loop.pack=fast"], "'auto', 'off' or a number"),
 }
 
 

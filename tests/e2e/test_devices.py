@@ -24,7 +24,11 @@ from reprojax.sampling.noise import NoiseBank
 from reprojax.scoring.descriptors import PixelDescriptor
 from reprojax.scoring.pairs import mae_score, rp
 from reprojax.scoring.thresholds import calibrate_rp
+from reprojax.rng import root_key
 from reprojax.training.loop import Run, train
+from reprojax.training.packed import (
+    packed_spec, packed_step, stack_roots, stack_states, stacked_batch_sharding, train_packed,
+)
 from reprojax.training.signals import StopRequest
 from reprojax.training.spec import LoopSpec, TrainingSpec
 from reprojax.training.step import StepSpec
@@ -66,6 +70,31 @@ for devices in (1, 2, 8):
         fingerprint = NoiseBank(0, 256, (8, 8, 1)).fingerprint()
         found[f"{devices} {batch_size}"] = [fingerprint, *scores(params, devices, batch_size)]
 found["trained on 8"] = ["", *scores(train_on(8, "eight", "sharded"), 8, 64)]
+
+# Four models in one program over the eight devices: two devices hold each.
+spec = StepSpec(
+    module, Preconditioning(), Objective(), TrainingSpec(steps=10), make_mesh(), "sharded"
+)
+runs = []
+for name, seed in [("p0", 0), ("p1", 1), ("p2", 2), ("p3", 3), ("alone", 2)]:
+    runs.append(Run(name, spec, LoopSpec(), seed, digits.train, None, pathlib.Path(name)))
+    runs[-1].directory.mkdir()
+*packed, alone = runs
+quiet = dict(stop=StopRequest(), log=lambda _: None)
+flat = lambda tree: np.concatenate([np.ravel(a) for a in jax.tree.leaves(tree)])
+together, own = flat(train_packed(packed, **quiet)[2]), flat(train(alone, **quiet))
+wide = packed_spec(spec, 4)
+state = stack_states([spec.init((8, 8, 1), root_key(i)) for i in range(4)], wide)
+images = jax.device_put(np.zeros((4, 64, 8, 8, 1), np.uint8), stacked_batch_sharding(wide))
+roots = stack_roots([root_key(i) for i in range(4)], wide)
+state, values = packed_step(state, images, None, roots, spec=wide)
+rows = [[s.index[0].indices(4)[:2] for s in a.addressable_shards] for a in jax.tree.leaves(state)]
+found["packed"] = {
+    "mesh": dict(wide.mesh.shape),
+    "difference": float(np.linalg.norm(together - own) / np.linalg.norm(own)),
+    "rows": sorted({tuple(sorted(r)) for r in rows}),
+    "images of a device": images.addressable_shards[0].data.shape[:2],
+}
 print(json.dumps(found))
 """
 
@@ -87,7 +116,7 @@ def found(tmp_path_factory, repo_root):
 
 
 def test_noise_bits_and_scores_do_not_depend_on_devices_or_batches(found):
-    sampled = {k: v for k, v in found.items() if k != "trained on 8"}
+    sampled = {k: v for k, v in found.items() if k[0].isdigit()}
     assert len({fingerprint for fingerprint, *_ in sampled.values()}) == 1
     for values in zip(*(v[1:] for v in sampled.values()), strict=True):
         assert max(values) - min(values) <= 1 / 256 + 1e-12
@@ -98,3 +127,11 @@ def test_training_sharded_over_eight_devices_is_the_same_training(found):
     """Sums in another order move the last bits, and over 300 steps a few samples; not more."""
     for one, eight in zip(found["1 64"][1:], found["trained on 8"][1:], strict=True):
         assert abs(one - eight) < 0.1
+
+
+def test_a_pack_lies_over_the_model_axis(found):
+    packed = found["packed"]
+    assert {k: packed["mesh"][k] for k in ("model", "data")} == {"model": 4, "data": 2}
+    assert packed["rows"] == [[[i, i + 1] for i in range(4) for _ in range(2)]]
+    assert packed["images of a device"] == [1, 32]
+    assert packed["difference"] < 1e-4

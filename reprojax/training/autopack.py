@@ -1,0 +1,192 @@
+"""Whether to train models of equal shape in one program: measured, and never the slower way."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from reprojax.mesh import batch_sharding
+from reprojax.rng import root_key
+from reprojax.training.packed import (
+    packed_spec,
+    packed_step,
+    stack_roots,
+    stack_states,
+    stacked_batch_sharding,
+)
+from reprojax.training.step import StepSpec, train_step
+
+GAIN = 0.05  # what packing must save at least: less may be noise of the measurement
+SHARE = 0.05  # of the time that training takes one after another, which measuring may cost
+LEAST_COMPILE = 5.0  # seconds; the program alone may come from a cache, the packed one does not
+REPEATS = 5
+LEAST_SECONDS = 0.02  # of one timing, so that the clock and the calls do not matter
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of a step of one model, medians without compilation.
+
+    Args:
+        k: models in the pack.
+        alone: trained one after another.
+        packed: trained in one program, the program's step divided by k.
+    """
+
+    k: int
+    alone: float
+    packed: float
+
+    @property
+    def pays(self) -> bool:
+        """Whether packing is quicker by more than `GAIN`."""
+        return self.packed < (1.0 - GAIN) * self.alone
+
+
+class Trial:
+    """Models with made-up images that are stepped alone or packed, to be timed.
+
+    It has states of its own, so that no run is touched.
+
+    Args:
+        spec: of each model.
+        image_shape: (h, w, c).
+        k: models in the pack.
+        teacher: whether each starts as a teacher (and distils it, where the loss does).
+    """
+
+    def __init__(
+        self, spec: StepSpec, image_shape: tuple[int, int, int], k: int, teacher: bool = False
+    ):
+        self.spec, self.k, self._shape, self._teacher = spec, k, image_shape, teacher
+        rng = np.random.default_rng(0)
+        batch = spec.training.batch_size
+        images = rng.integers(0, 256, (k, batch, *image_shape)).astype(np.uint8)
+        classes = spec.module.num_classes
+        labels = rng.integers(0, classes, (k, batch)).astype(np.int32) if classes else None
+        self._data, self._roots = (images, labels), [root_key(i) for i in range(k)]
+
+    def _init(self, i: int):
+        state = self.spec.init(self._shape, self._roots[i])
+        return self.spec.adopt(state, state.params) if self._teacher else state
+
+    def alone(self) -> Callable[[], None]:
+        """A function that steps one model once."""
+        state, root = self._init(0), self._roots[0]
+        first = jax.tree.map(lambda a: a[0], self._data)
+        images, labels = jax.device_put(first, batch_sharding(self.spec.mesh))
+
+        def step() -> None:
+            nonlocal state
+            state, _ = train_step(state, images, labels, root, spec=self.spec)
+            jax.block_until_ready(state.step)
+
+        return step
+
+    def packed(self) -> Callable[[], None]:
+        """A function that steps all k models once."""
+        spec = packed_spec(self.spec, self.k)
+        state = stack_states([self._init(i) for i in range(self.k)], spec)
+        images, labels = jax.device_put(self._data, stacked_batch_sharding(spec))
+        roots = stack_roots(self._roots, spec)
+
+        def step() -> None:
+            nonlocal state
+            state, _ = packed_step(state, images, labels, roots, spec=spec)
+            jax.block_until_ready(state.step)
+
+        return step
+
+
+def once(step: Callable[[], None]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def time_steps(
+    alone: Callable[[], None], packed: Callable[[], None], k: int, repeats: int = REPEATS
+) -> Timing:
+    """Times both ways in turn, so that what else the machine does falls on both; both compiled."""
+    seconds: dict[Callable, list[float]] = {alone: [], packed: []}
+    counts = {step: max(1, round(LEAST_SECONDS / max(once(step), 1e-6))) for step in seconds}
+    for _ in range(repeats):
+        for step, found in seconds.items():
+            spent = once(lambda step=step: [step() for _ in range(counts[step])])
+            found.append(spent / counts[step])
+    return Timing(k, statistics.median(seconds[alone]), statistics.median(seconds[packed]) / k)
+
+
+def worth_measuring(k: int, steps: int, alone: float, compiling: float) -> bool:
+    """Whether compiling the packed program costs little of the training it might shorten.
+
+    Args:
+        k: models.
+        steps: that each still has to take.
+        alone: seconds of one step of one model.
+        compiling: seconds that the program of one model took to compile.
+    """
+    return max(2.0 * compiling, LEAST_COMPILE) <= SHARE * k * steps * alone
+
+
+def _timing(trial: Trial, alone: Callable[[], None]) -> Timing | None:
+    """Compiles the packed program and times it; None where it does not fit into memory."""
+    try:
+        packed = trial.packed()
+        packed()
+        return time_steps(alone, packed, trial.k)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return None
+
+
+def choose_pack(
+    spec: StepSpec,
+    image_shape: tuple[int, int, int],
+    k: int,
+    steps: int,
+    *,
+    teacher: bool = False,
+    log: Callable[[str], None] = print,
+) -> int:
+    """How many of ``k`` models of equal shape to train in one program; says what it measured.
+
+    A short training is not worth the compilation and is not measured. Where the pack does not fit
+    into memory, half of it is tried.
+
+    Args:
+        spec: of each model.
+        image_shape: (h, w, c).
+        k: models that could be packed.
+        steps: that each has to take.
+        teacher: whether each starts as a teacher.
+        log: takes lines for the user.
+
+    Returns:
+        At most ``k``; 1 for one after another.
+    """
+    if k < 2:
+        return 1
+    trial = Trial(spec, image_shape, k, teacher)
+    step = trial.alone()
+    compiling = once(step)
+    alone = min(once(step) for _ in range(3))
+    if not worth_measuring(k, steps, alone, compiling):
+        seconds = k * steps * alone
+        log(f"pack: {k} models one after another; about {seconds:.0f} s are too few to measure")
+        return 1
+    timing = _timing(trial, step)
+    if timing is None:
+        log(f"pack: {k} models do not fit into the memory of the device at once")
+        return choose_pack(spec, image_shape, k // 2, steps, teacher=teacher, log=log)
+    chosen = k if timing.pays else 1
+    ways = f"{k} packed {1e3 * timing.packed:.2f} ms, one after another {1e3 * timing.alone:.2f} ms"
+    log(f"pack: {ways} per step of a model; chosen: {'packed' if timing.pays else 'one by one'}")
+    return chosen
