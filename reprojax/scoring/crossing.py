@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import isotonic_regression
-from scipy.special import bdtr, bdtrik, logit
+from scipy.special import bdtr, bdtrik, logit, ndtri
 
 from reprojax.errors import InputError, require_number
 from reprojax.rng import host_bits
@@ -86,35 +86,56 @@ def crossing(
     value = _crosses(x, logit(share) - logit(level))
     drawn = _binomial(n, share, draws, index)
     found = [_crosses(x, y) for y in logit((drawn + 0.5) / (n + 1)) - logit(level)]
-    ends = (
-        np.quantile(found, 0.025, method="lower"),
-        np.quantile(found, 0.975, method="higher"),
-    )
-    side = {-np.inf: "below", np.inf: "above"}.get(value, "")
-    return Crossing(
-        _power(value), (_power(ends[0]), _power(ends[1])), side, float(sizes[0]), float(sizes[-1])
-    )
+    return _summary(value, found, sizes)
 
 
-def first_at_most(x: Sequence[float], y: Sequence[float], level: float) -> float | None:
-    """The first x, interpolated in logarithms, at which y has fallen to a level.
+def first_fall(
+    x: Sequence[float],
+    y: Sequence[float],
+    spreads: Sequence[float],
+    level: float,
+    *,
+    index: int = 0,
+    draws: int = DRAWS,
+) -> Crossing:
+    """Finds the first x at which a positive quantity has fallen to a level, and may rise again.
+
+    Interpolated linearly in both logarithms. The interval draws the values again from normal
+    distributions about them, the level fixed.
 
     Args:
         x: `[k]` ascending, above 0.
         y: `[k]`, above 0.
+        spreads: `[k]` standard errors of y.
         level: above 0.
+        index: of the random stream.
+        draws: of the bootstrap.
 
     Returns:
-        x; its first value where y starts at or below the level, None where y never gets there.
+        Where; "below" where y starts there, "above" where it never gets there.
     """
-    for i, value in enumerate(y):
-        if value <= level:
-            if i == 0:
-                return float(x[0])
-            a, b = np.log(x[i - 1]), np.log(x[i])
-            share = np.log(y[i - 1] / level) / np.log(y[i - 1] / value)
-            return float(np.exp(a + share * (b - a)))
-    return None
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    drawn = y + np.asarray(spreads) * ndtri(_uniform(index, (draws, len(y))))
+    found = [_first(np.log2(x), np.log(np.maximum(v, 1e-12) / level)) for v in (y, *drawn)]
+    return _summary(found[0], found[1:], x)
+
+
+def _summary(value: float, found: Sequence[float], sizes: Sequence[float]) -> Crossing:
+    """A crossing from log2 of the estimate and of the draws, -inf and inf outside the sizes."""
+    low = np.quantile(found, 0.025, method="lower")
+    high = np.quantile(found, 0.975, method="higher")
+    side = {-np.inf: "below", np.inf: "above"}.get(value, "")
+    ends = float(sizes[0]), float(sizes[-1])
+    return Crossing(_power(value), (_power(low), _power(high)), side, *ends)
+
+
+def _first(x: np.ndarray, y: np.ndarray) -> float:
+    """Where y `[k]` is first at most 0; -inf where it starts there, inf where it never is."""
+    fallen = np.flatnonzero(y <= 0)
+    i = fallen[0] if len(fallen) else len(y)
+    if i in (0, len(y)):
+        return -np.inf if i == 0 else np.inf
+    return float(x[i - 1] + (x[i] - x[i - 1]) * y[i - 1] / (y[i - 1] - y[i]))
 
 
 def _crosses(x: np.ndarray, y: np.ndarray) -> float:
@@ -130,12 +151,17 @@ def _crosses(x: np.ndarray, y: np.ndarray) -> float:
 
 def _binomial(n: np.ndarray, p: np.ndarray, draws: int, index: int) -> np.ndarray:
     """Binomial counts `[draws, k]` by inversion: the same on every version of NumPy."""
-    bits = host_bits(0, STREAM, index, draws * len(n)).reshape(draws, len(n))
-    u = ((bits >> np.uint64(11)) + 0.5) * 2.0**-53
+    u = _uniform(index, (draws, len(n)))
     above = np.ceil(bdtrik(u, n, p))
     below = np.maximum(above - 1, 0)  # where rounding went one too far
     exact = np.where(bdtr(below, n, p) >= u, below, above)
     return np.clip(exact, 0, n)
+
+
+def _uniform(index: int, shape: tuple[int, int]) -> np.ndarray:
+    """Uniform float64 within (0, 1)."""
+    bits = host_bits(0, STREAM, index, shape[0] * shape[1]).reshape(shape)
+    return ((bits >> np.uint64(11)) + 0.5) * 2.0**-53
 
 
 def _power(x: float) -> float | None:
