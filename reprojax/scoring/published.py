@@ -2,8 +2,8 @@
 
 arXiv 2310.05264, figure 6: models trained on CIFAR-10 and sampled from the same noises, each with
 its own sampler. RP there is the share with an SSCD similarity above .6, the MAE score that of
-images which differ by less than 15 grey levels of 255 on average. The grid of capacity and number of
-training images is read off its curves by eye, to about .015.
+images which differ by less than 15 grey levels of 255 on average. Its grid of capacity and number
+of training images is read off the curves by eye, to about .015.
 """
 
 from __future__ import annotations
