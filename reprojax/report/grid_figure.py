@@ -308,8 +308,9 @@ def _states_plate(found: Found) -> Plate | None:
     fig.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
     most = max(rows, key=lambda row: row["spurious"]["value"])
     caption = (
-        f"What {format_count(found['n'])} samples are near copies of: a training image (memorized), "
-        "no training image but another sample (spurious, arXiv 2505.21777), neither (generalized). "
+        f"What {format_count(found['n'])} samples are near copies of: a training image "
+        "(memorized), no training image but another sample (spurious, arXiv 2505.21777), neither "
+        "(generalized). "
         "A copy is nearer than a third of the distance to the second nearest training image. "
         f"Most are spurious at N = {format_count(most['n_train'])}, {label(most['capacity'])}: "
         f"{format_share(most['spurious']['value'])}. Dashed: the same of held-out images in place "

@@ -60,7 +60,7 @@ def crossing_words(found: Found | None) -> str:
 def _count(value: float) -> str:
     """A count with three significant digits."""
     digits = max(0, len(str(int(value))) - 3)
-    return format_count(round(value, -digits))
+    return format_count(int(round(value, -digits)))
 
 
 def ratio_words(value: float | None, ci: Any) -> str:
