@@ -37,6 +37,7 @@ PALE = "#aaaaaa"
 APART = 1.04  # factor between the same N of two lines, so that equal values do not hide
 STATES = {"memorized": BLUE, "spurious": ORANGE, "generalized": GREEN}
 OVERLAY = {"linewidth": 3.5, "alpha": 0.22, "zorder": 1, "solid_capstyle": "round"}
+WIDTH = 9.6  # inches of the page
 MOST_PANELS = 4  # capacities side by side, the smallest first
 SIZE_COLORS = "viridis"
 
@@ -64,7 +65,7 @@ def _scores_plate(found: Found, inputs: ReportInputs) -> Plate:
         panels["RP on disjoint images"] = lambda ax: _disjoint(ax, found)
     columns = 2 if len(panels) > 1 else 1
     rows = -(-len(panels) // columns)
-    fig = new_figure(9.6 if columns > 1 else 6.4, 3.5 * rows + 0.4)
+    fig = new_figure(WIDTH if columns > 1 else 6.4, 3.5 * rows + 0.4)
     axes = fig.subplots(rows, columns, squeeze=False).flat
     for ax, (letter, (title, draw)) in zip(axes, zip("abcd", panels.items())):
         draw(ax)
@@ -284,7 +285,8 @@ def _states_plate(found: Found) -> Plate | None:
     capacities = [c for c in capacities if sum(row["capacity"] == c for row in rows) > 1]
     if not capacities:
         return None
-    fig = new_figure(max(5.0, 3.2 * len(capacities)), 3.1)
+    fig = new_figure(min(WIDTH, max(5.0, 3.2 * len(capacities))), 3.1)
+    fig.get_layout_engine().set(wspace=0.07)  # labels at the ends reach into the gap
     axes = fig.subplots(1, len(capacities), squeeze=False, sharey=True)[0]
     for ax, capacity in zip(axes, capacities):
         own = sorted((r for r in rows if r["capacity"] == capacity), key=lambda r: r["n_train"])
@@ -329,38 +331,25 @@ def _losses_plate(found: Found) -> Plate | None:
         return None
     shown = capacities[: MOST_PANELS - 1]
     sizes = sorted({row["n_train"] for row in rows})
-    fig = new_figure(3.2 * (len(shown) + 1), 3.3)
+    fig = new_figure(min(WIDTH, 3.2 * (len(shown) + 1)), 3.1)
+    fig.get_layout_engine().set(wspace=0.05)
     axes = fig.subplots(1, len(shown) + 1, squeeze=False)[0]
-    labels = [m["capacity"] for m in found["models"]]
-    for ax, capacity in zip(axes[1:], shown):
+    limits = _limits([row["psnr_gap"] for row in rows if row["capacity"] in shown])
+    for i, (ax, capacity) in enumerate(zip(axes[1:], shown)):
         for row in rows:
             if row["capacity"] == capacity:
                 color = size_color(row["n_train"], sizes)
                 ax.plot(row["sigma"], row["psnr_gap"], color=color, linewidth=1.4)
-        ax.set_xscale("log")
+        log_ticks(ax, rows[0]["sigma"])
         style_axes(ax)
+        ax.set_ylim(*limits)
+        ax.tick_params(labelleft=not i)
         ax.set_title(label(capacity), fontsize=9, color=INK)
         ax.set_xlabel("noise level σ", fontsize=8)
-        ax.set_ylim(*_limits([row["psnr_gap"] for row in rows if row["capacity"] in shown]))
-    for i, capacity in enumerate(labels):
-        own = sorted((r for r in rows if r["capacity"] == capacity), key=lambda r: r["n_train"])
-        x, y = [r["n_train"] for r in own], [r["psnr_gap_mean"] for r in own]
-        axes[0].plot(x, y, color=_color(i), marker=MARKERS[i % len(MARKERS)], ms=4, lw=1.4)
-    style_axes(axes[0])
-    size_ticks(axes[0], sizes)
-    axes[0].axhline(0, color=DIM, linewidth=0.8)
-    axes[0].set_title("mean over σ", fontsize=9, color=INK)
-    axes[0].set_xlabel("training images N", fontsize=8)
-    axes[0].set_ylabel("PSNR gap, dB", fontsize=8)
-    handles = [
-        Line2D([], [], color=_color(i), marker=MARKERS[i], ms=4, label=label(c))
-        for i, c in enumerate(labels)
-    ]
-    handles += size_handles(sizes)
-    columns = min(7, len(handles))
-    fig.legend(
-        handles=handles, loc="outside upper center", ncols=columns, fontsize=7.5, frameon=False
-    )
+    _mean_gaps(axes[0], rows, [m["capacity"] for m in found["models"]])
+    handles = size_handles(sizes)
+    style = {"fontsize": 8, "frameon": False}
+    fig.legend(handles=handles, loc="outside upper center", ncols=min(8, len(handles)), **style)
     caption = (
         "How much better networks denoise training than held-out images when training ends "
         "(peak signal-to-noise ratio, as in arXiv 2310.02557): the mean over noise levels, and at "
@@ -369,6 +358,23 @@ def _losses_plate(found: Found) -> Plate | None:
     gaps = format_span([r["psnr_gap_mean"] for r in rows], fmt=lambda v: f"{v:.1f}")
     alt = f"Curves of the PSNR gap over training images and noise levels; the means are {gaps} dB."
     return Plate("grid_losses", "Training and held-out denoising loss", caption, alt, fig)
+
+
+def _mean_gaps(ax: Axes, rows: Sequence[Found], capacities: Sequence[str]) -> None:
+    """The mean gap over N, a line for each capacity."""
+    for i, capacity in enumerate(capacities):
+        own = sorted((r for r in rows if r["capacity"] == capacity), key=lambda r: r["n_train"])
+        style = {"color": _color(i), "marker": MARKERS[i % len(MARKERS)], "label": label(capacity)}
+        if own:
+            x, y = zip(*((r["n_train"], r["psnr_gap_mean"]) for r in own))
+            ax.plot(x, y, ms=4, lw=1.4, **style)
+    style_axes(ax)
+    size_ticks(ax, [row["n_train"] for row in rows])
+    ax.axhline(0, color=DIM, linewidth=0.8)
+    ax.set_title("mean over σ", fontsize=9, color=INK)
+    ax.set_xlabel("training images N", fontsize=8)
+    ax.set_ylabel("PSNR gap, dB", fontsize=8)
+    ax.legend(loc="best", fontsize=7.5, framealpha=0.8, edgecolor="w")
 
 
 def _limits(curves: Sequence[Sequence[float]]) -> tuple[float, float]:
@@ -393,6 +399,6 @@ def log_ticks(ax: Axes, values: Sequence[float]) -> None:
     """A logarithmic x axis over some positive values, with plain numbers at powers of ten."""
     ax.set_xscale("log")
     low, high = np.log10(min(values)), np.log10(max(values))
-    powers = [10**k for k in range(int(np.ceil(low - 1e-9)), int(np.floor(high + 1e-9)) + 1)]
+    powers = [10.0**k for k in range(int(np.ceil(low - 1e-9)), int(np.floor(high + 1e-9)) + 1)]
     if len(powers) > 1:
-        ax.set_xticks(powers, [format_count(p) for p in powers])
+        ax.set_xticks(powers, [f"{p:,g}" if p >= 1 else f"{p:g}"[1:] for p in powers])

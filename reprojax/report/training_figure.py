@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
 
 from reprojax.report.formats import format_count, format_share
 from reprojax.report.grid_figure import log_ticks, size_color, size_handles
@@ -137,6 +138,9 @@ def _axes(ax: Axes, steps: Sequence[int], *, share: bool) -> None:
         ax.set_ylim(-0.04, 1.04)
     else:
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
+        ax.yaxis.set_minor_locator(NullLocator())
 
 
 def _times_plate(found: Found) -> Plate | None:
@@ -145,7 +149,8 @@ def _times_plate(found: Found) -> Plate | None:
     if not groups:
         return None
     cells = {cell["name"]: cell for cell in found["cells"]}
-    fig = new_figure(max(5.0, 3.2 * len(groups)), 3.4)
+    fig = new_figure(min(9.6, max(5.0, 3.2 * len(groups))), 3.4)
+    fig.get_layout_engine().set(wspace=0.07)  # labels at the ends reach into the gap
     axes = fig.subplots(1, len(groups), squeeze=False, sharey=True)[0]
     last = max(cell["rows"][-1]["step"] for cell in found["cells"])
     for ax, group in zip(axes, groups):

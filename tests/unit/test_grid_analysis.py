@@ -284,6 +284,11 @@ def crowded(fig) -> list[tuple[str, str]]:
     """Pairs of texts of a drawn figure that lie on one another."""
     fig.draw_without_rendering()
     texts = {id(t): t for t in fig.findobj(Text) if t.get_text().strip() and t.get_visible()}
+    for axis in (axis for ax in fig.axes for axis in (ax.xaxis, ax.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+            if not low <= tick.get_loc() <= high:  # exists, and is not drawn
+                texts.pop(id(tick.label1), None)
     boxes = [(t.get_text(), t.get_window_extent()) for t in texts.values()]
     boxes = [(text, box) for text, box in boxes if box.width > 1]
     bad = []
