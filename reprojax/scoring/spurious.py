@@ -44,9 +44,7 @@ def sample_states(images: np.ndarray, train_images: Rows) -> np.ndarray:
         raise InputError("samples", f"{len(images)} images", "at least 2, to be copies of others")
     rows = flat(images)
     train, _ = two_nearest(rows, flat(train_images))
-    own, index = two_nearest(rows, rows)
-    # a sample is at distance 0 of itself, so where another comes first that one equals it
-    other = np.where(index[:, 0] == np.arange(len(rows)), own[:, 1], own[:, 0])
+    other = two_nearest(rows, rows)[0][:, 1]  # the nearest is the sample itself, or one equal to it
     memorized = (INVERSE_SQUARE * train[:, 0] < train[:, 1]) | (train[:, 1] == 0)
     spurious = INVERSE_SQUARE * other < train[:, 1]
     return np.where(memorized, 0, np.where(spurious, 1, 2)).astype(np.int8)

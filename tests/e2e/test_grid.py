@@ -22,7 +22,7 @@ def get_config(scale=""):
     networks, closed = {}, {}
 
     def add(name, width, n, **fields):
-        network = dict(width=width, depth=1, num_heads=2, patch=4)
+        network = dict(width=width, depth=2, num_heads=2, patch=4)
         networks[name] = rc.network_model("uvit", n_train=n, network=network, **fields)
 
     for n in SIZES:
