@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from reprojax.report import grid_tables
 from reprojax.report.formats import (
     MISSING,
     format_bound,
@@ -67,10 +68,12 @@ def analysis_tables(analyses: Mapping[str, Mapping[str, Any]]) -> Iterator[Analy
         analyses: by name, as `read_analyses` gives them.
     """
     for name, (title, columns, rows) in TABLES.items():
-        if name in analyses:
+        found = analyses.get(name.partition("/")[0])
+        texts = tuple(rows(found)) if found else ()
+        if found and (texts or "/" not in name):
             split = columns.index(NUMBERS)
             columns = columns[:split] + columns[split + 1 :]
-            yield AnalysisTable(title, columns, split, tuple(rows(analyses[name])))
+            yield AnalysisTable(title, columns, split, texts)
 
 
 def _reached(found: Mapping[str, Any]) -> Rows:
@@ -147,7 +150,7 @@ FAMILIES = {
     "shared_counterparts": "one solver, the paper's pairs",
     "paper": "the paper, CIFAR-10",
 }
-# name: (title, columns, rows)
+# name of the analysis, "/" and a word where it has several: (title, columns, rows)
 TABLES = {
     "solvers": (
         "Evaluations until RP with the limit is",
@@ -189,5 +192,30 @@ TABLES = {
             "chance",
         ),
         _families,
+    ),
+    "grid/valleys": (
+        "RP between capacities, from its lower end to the valley",
+        grid_tables.VALLEY_COLUMNS,
+        grid_tables.valleys,
+    ),
+    "grid/crossings": (
+        "Where memorizing ends",
+        grid_tables.CROSSING_COLUMNS,
+        grid_tables.crossings,
+    ),
+    "grid/disjoint": (
+        "Networks of disjoint images, and of two seeds",
+        grid_tables.DISJOINT_COLUMNS,
+        grid_tables.disjoint,
+    ),
+    "along_training/times": (
+        "When networks get good, and when they memorize",
+        grid_tables.TIMES_COLUMNS,
+        grid_tables.times,
+    ),
+    "along_training/growth": (
+        "How these times grow with the number of training images",
+        grid_tables.GROWTH_COLUMNS,
+        grid_tables.growth,
     ),
 }

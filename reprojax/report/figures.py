@@ -10,6 +10,7 @@ from reprojax.report.ceiling_figure import ceiling_plate
 from reprojax.report.curve_figure import curve_plate
 from reprojax.report.encoding_figure import encoding_plate
 from reprojax.report.family_figure import families_plates
+from reprojax.report.grid_figure import grid_plates
 from reprojax.report.inputs import ReportInputs
 from reprojax.report.jacobian_figure import jacobian_plate
 from reprojax.report.local_figure import local_plates
@@ -20,10 +21,13 @@ from reprojax.report.plotting import DPI, Plate
 from reprojax.report.samples_figure import samples_plate
 from reprojax.report.solver_figure import solver_plate
 from reprojax.report.theory_figure import theory_plate
+from reprojax.report.training_figure import training_plates
 from reprojax.report.transport_figure import transport_plate
 
 MAKERS = (
     samples_plate,
+    grid_plates,
+    training_plates,
     theory_plate,
     families_plates,
     heatmap_plate,

@@ -25,7 +25,8 @@ class ReportInputs:
         facts: lines about environment and timing, shown as a table.
         analyses: results of further studies by name, each as stored in its JSON file and drawn
             by the figure of that subject: ``solvers``, ``encoding``, ``jacobian``, ``local``,
-            ``ceiling``, ``shared_solver``. Names that no figure or table knows are left out.
+            ``ceiling``, ``shared_solver``, ``grid``, ``along_training``. Names that no figure or
+            table knows are left out.
     """
 
     title: str

@@ -11,6 +11,7 @@ from reprojax.scoring.rows import Rows, flat
 from reprojax.scoring.similarity import Reference, exact_threshold, max_cosine, two_nearest
 
 MEMORIZED_RATIO = 1 / 3  # arXiv 2310.02664
+INVERSE_SQUARE = round(1 / MEMORIZED_RATIO**2)  # of squared distances: 9 d1² < d2², both integers
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,14 @@ def memorized(images: np.ndarray, train_images: Rows) -> float:
     Raises:
         InputError: there are fewer than 2 training images, or the shapes differ.
     """
+    require_train(images, train_images)
+    squared, _ = two_nearest(flat(images), flat(train_images))
+    return float(np.mean((INVERSE_SQUARE * squared[:, 0] < squared[:, 1]) | (squared[:, 1] == 0)))
+
+
+def require_train(images: np.ndarray, train_images: Rows) -> None:
+    """Raises InputError unless there are two training images or more, of the samples' shape."""
     if len(train_images) < 2:
         raise InputError("train", f"{len(train_images)} images", "at least 2 for a second nearest")
     if images.shape[1:] != train_images.shape[1:]:
         raise InputError("images", images.shape[1:], f"of shape {train_images.shape[1:]}")
-    squared, _ = two_nearest(flat(images), flat(train_images))
-    inverse = round(1 / MEMORIZED_RATIO**2)  # 9 d1² < d2², both sides integers
-    return float(np.mean((inverse * squared[:, 0] < squared[:, 1]) | (squared[:, 1] == 0)))

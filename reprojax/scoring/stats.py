@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.special import bdtr
+from scipy.special import bdtr, stdtrit
 
 from reprojax.errors import InputError
 
@@ -29,6 +29,63 @@ def wilson(successes: float, n: int, z: float = Z95) -> tuple[float, float]:
     # At the ends the interval touches 0 or 1; rounding must not let it miss them.
     low = 0.0 if successes <= 0 else max(0.0, center - half)
     return float(low), float(1.0 if successes >= n else min(1.0, center + half))
+
+
+def share_ratio(
+    a: float, total_a: int, b: float, total_b: int, z: float = Z95
+) -> tuple[float | None, tuple[float, float] | None]:
+    """Ratio of two independent proportions with its interval, normal in the logarithm.
+
+    The interval is Katz's with half a success added to each count (Walter 1975), usable at 0. Of
+    shares over the same noises, which rise and fall together, it is wider than it need be.
+
+    Args:
+        a: successes above the line.
+        total_a: of so many.
+        b: successes beneath it.
+        total_b: of so many.
+        z: normal quantile; the default gives 95 %.
+
+    Returns:
+        the ratio and (low, high); None for both where ``b`` is 0.
+    """
+    if not b:
+        return None, None
+    value = (a / total_a) / (b / total_b)
+    center = np.log((a + 0.5) / (total_a + 0.5)) - np.log((b + 0.5) / (total_b + 0.5))
+    spread = 1 / (a + 0.5) - 1 / (total_a + 0.5) + 1 / (b + 0.5) - 1 / (total_b + 0.5)
+    half = z * np.sqrt(max(0.0, spread))
+    low, high = np.exp(center - half), np.exp(center + half)
+    return value, (float(min(value, low if a else 0.0)), float(max(value, high)))
+
+
+def line_slope(
+    x: np.ndarray, y: np.ndarray
+) -> tuple[float, float, tuple[float, float] | None] | None:
+    """Slope and intercept of a least-squares line, the slope with a 95 % interval by Student's t.
+
+    The interval takes its width from the scatter about the line, so it holds all that moves the
+    points, not only the part that could be drawn again.
+
+    Args:
+        x: float `[n]`.
+        y: float `[n]`.
+
+    Returns:
+        slope, intercept and (low, high), which needs 3 points (else None); None with fewer than 2
+        different x.
+    """
+    if len(np.unique(x)) < 2:
+        return None
+    n, dx = len(x), x - np.mean(x)
+    slope = float(dx @ y / (dx @ dx))
+    intercept = float(np.mean(y) - slope * np.mean(x))
+    if n < 3:
+        return slope, intercept, None
+    rest = y - intercept - slope * x
+    error = np.sqrt(rest @ rest / (n - 2) / (dx @ dx))
+    half = float(stdtrit(n - 2, 0.975) * error)
+    return slope, intercept, (slope - half, slope + half)
 
 
 def mean_interval(values: np.ndarray, z: float = Z95) -> tuple[float, tuple[float, float]]:

@@ -9,9 +9,11 @@ from typing import Any
 
 from reprojax.errors import InputError
 from reprojax.files import content_hash, write_json
+from reprojax.study.analyses.along_training import along_training, check_along_training
 from reprojax.study.analyses.ceiling import ceilings
 from reprojax.study.analyses.common import FOLDER
 from reprojax.study.analyses.encoding import check_encoding, encode_and_decode
+from reprojax.study.analyses.grid import analyse_grid, check_grid
 from reprojax.study.analyses.jacobian import jacobian_ranks
 from reprojax.study.analyses.local import check_local, local_scores
 from reprojax.study.analyses.shared_solver import check_shared_solver, shared_solver
@@ -29,16 +31,20 @@ RUNNERS: dict[str, Callable[[Context, Any, str], dict[str, Any]]] = {
     "ceiling": ceilings,
     "local": local_scores,
     "shared_solver": shared_solver,
+    "grid": analyse_grid,
+    "along_training": along_training,
 }
 
 
-TAKES_FLOW_MAPS = ("shared_solver",)  # the others solve the equation with every cell
+TAKES_FLOW_MAPS = ("shared_solver", "grid")  # the others solve the equation with every cell
 
 # what only some of them must have, found out before anything runs
 CHECKS: dict[str, Callable[[Study, StudyImages, Any], None]] = {
     "encoding": check_encoding,
     "local": check_local,
     "shared_solver": check_shared_solver,
+    "grid": check_grid,
+    "along_training": check_along_training,
 }
 
 

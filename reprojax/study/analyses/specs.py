@@ -178,6 +178,46 @@ class SharedSolver(AnalysisSpec):
             raise InputError("paper", self.paper, f"'' for the second seed, {self.ceiling[1]}")
 
 
+@dataclass(frozen=True)
+class Grid(AnalysisSpec):
+    """Scores over capacity and number of training images: valley, crossings, disjoint parts.
+
+    Args:
+        cells: networks, told apart by what is recorded of them (network, images, part, seed), and
+            the closed forms of their images.
+        n: noises whose samples are sorted into memorized, spurious and generalized.
+        memorized_share: share of memorized samples down to which a number of training images counts
+            as memorized (effective model memorization, arXiv 2310.02664).
+    """
+
+    n: int = 512
+    memorized_share: float = 0.5
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_number("memorized_share", self.memorized_share, above=0, below=1)
+
+
+@dataclass(frozen=True)
+class AlongTraining(AnalysisSpec):
+    """Scores at each snapshot of training: when models get good, and when they memorize.
+
+    Args:
+        cells: trained networks.
+        memorized_share: share of memorized samples from which on a network counts as memorizing.
+        quality: a network counts as good when its Fréchet distance to held-out images is at most
+            this many times the lowest that it reaches.
+    """
+
+    memorized_share: float = 0.5
+    quality: float = 1.1
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_number("memorized_share", self.memorized_share, above=0, below=1)
+        require_number("quality", self.quality, above=1)
+
+
 ANALYSES: dict[str, type[AnalysisSpec]] = {
     "solvers": SolverSweep,
     "encoding": Encoding,
@@ -185,6 +225,8 @@ ANALYSES: dict[str, type[AnalysisSpec]] = {
     "ceiling": Ceiling,
     "local": LocalScores,
     "shared_solver": SharedSolver,
+    "grid": Grid,
+    "along_training": AlongTraining,
 }
 
 

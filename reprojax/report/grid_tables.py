@@ -1,0 +1,153 @@
+"""Rows of the tables of the analyses "grid" and "along_training"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from reprojax.report.formats import (
+    MISSING,
+    format_bound,
+    format_count,
+    format_params,
+    format_share,
+    format_value,
+)
+
+Found = Mapping[str, Any]
+Rows = Iterator[tuple[str, ...]]
+
+VALLEY_COLUMNS = (
+    "smaller",
+    "larger",
+    "|",
+    "valley at N",
+    "RP there",
+    "lower end",
+    "ratio",
+    "apart",
+)
+CROSSING_COLUMNS = ("capacity", "|", "parameters", "GL half at N", "memorizes up to N")
+DISJOINT_COLUMNS = (
+    "capacity",
+    "|",
+    "N",
+    "RP disjoint",
+    "two seeds",
+    "ratio",
+    "Gaussian",
+    "chance",
+    "cosine",
+)
+TIMES_COLUMNS = ("model", "|", "N", "good at step", "memorizes at step", "memorized", "GL")
+GROWTH_COLUMNS = ("capacity", "time", "|", "slope in log N", "reached", "never", "at once")
+TIMES = {"t_mem": "memorizes", "t_gen": "good"}
+
+
+def crossing_words(found: Found | None) -> str:
+    """Where a share crosses its level: ``312 [290, 340]``, ``below 16``, ``above 16,384``."""
+    if found is None:
+        return MISSING
+    low, high = found["ci95"]
+    smallest, largest = (format_count(round(found[k])) for k in ("smallest", "largest"))
+    if found["censored"]:
+        return f"below {smallest}" if found["censored"] == "below" else f"above {largest}"
+    texts = [f"<{smallest}" if low is None else _count(low)]
+    texts.append(f">{largest}" if high is None else _count(high))
+    return f"{_count(found['value'])} [{', '.join(texts)}]"
+
+
+def _count(value: float) -> str:
+    """A count with three significant digits."""
+    digits = max(0, len(str(int(value))) - 3)
+    return format_count(int(round(value, -digits)))
+
+
+def ratio_words(value: float | None, ci: Any) -> str:
+    """A ratio, which may exceed 1, with its interval."""
+    if value is None:
+        return MISSING
+    text = lambda x: format_share(x) if x <= 1 else f"{x:.2f}"  # noqa: E731
+    return text(value) + (f" [{text(ci[0])}, {text(ci[1])}]" if ci else "")
+
+
+def valleys(found: Found) -> Rows:
+    """A row per pair of capacities."""
+    for pair in found["pairs"]:
+        v = pair["valley"]
+        if v is None:
+            continue
+        at = format_value(v["end_rp"]["value"], v["end_rp"]["ci95"])
+        yield (
+            pair["a"],
+            pair["b"],
+            format_count(v["n_train"]),
+            format_value(v["rp"]["value"], v["rp"]["ci95"]),
+            f"{at} at {format_count(v['end_n_train'])}",
+            ratio_words(v["ratio"], v["ratio_ci95"]),
+            "yes" if v["disjoint"] else "no",
+        )
+
+
+def crossings(found: Found) -> Rows:
+    """A row per capacity."""
+    for model in found["models"]:
+        where = crossing_words(model["gl_crossing"]), crossing_words(model["memorization"])
+        yield (model["capacity"], format_params(model["params"]), *where)
+
+
+def disjoint(found: Found) -> Rows:
+    """A row per capacity and size that has a second training set or a second seed."""
+    for row in found["disjoint"]:
+        parts, seeds, gaussian = (row[k] for k in ("parts", "seeds", "gaussian"))
+        chance = [r["chance"] for r in (parts, seeds) if r]
+        yield (
+            row["capacity"],
+            format_count(row["n_train"]),
+            _rp(parts),
+            _rp(seeds),
+            ratio_words(row["ratio"], row["ratio_ci95"]),
+            _rp(gaussian),
+            format_bound(max(chance)),
+            MISSING if parts is None else f"{parts['cosine']:.3f}",
+        )
+
+
+def _rp(record: Found | None) -> str:
+    return MISSING if record is None else format_value(record["value"], record["ci95"])
+
+
+def times(found: Found) -> Rows:
+    """A row per network."""
+    for cell in found["cells"]:
+        last = cell["rows"][-1]
+        yield (
+            cell["name"],
+            format_count(cell["n_train"]),
+            crossing_words(cell["t_gen"]),
+            crossing_words(cell["t_mem"]),
+            format_value(last["memorized"]["value"], last["memorized"]["ci95"]),
+            format_value(last["gl"]["value"], last["gl"]["ci95"]),
+        )
+
+
+def growth(found: Found) -> Rows:
+    """Two rows per capacity and seed with more than one size."""
+    for group in found["groups"]:
+        if len(group["names"]) < 2:
+            continue
+        name = group["capacity"] + (f" seed {group['seed']}" if group["seed"] else "")
+        for key, words in TIMES.items():
+            line = group[key]
+            counts = [format_count(line[k]) for k in ("num_reached", "num_never", "num_at_once")]
+            yield (name, words, slope_words(line), *counts)
+
+
+def slope_words(line: Found) -> str:
+    """A slope with its interval, which may be negative."""
+    if line["slope"] is None:
+        return MISSING
+    text = f"{line['slope']:.2f}"
+    if line["ci95"]:
+        text += f" [{line['ci95'][0]:.2f}, {line['ci95'][1]:.2f}]"
+    return text.replace("-", "−")

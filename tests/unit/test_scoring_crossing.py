@@ -1,0 +1,98 @@
+"""Where a share crosses a level: right, with an honest interval, and censored where it is not."""
+
+import numpy as np
+import pytest
+
+from reprojax.errors import InputError
+from reprojax.scoring.crossing import crossing, first_fall
+from reprojax.scoring.stats import line_slope, share_ratio
+
+SIZES = 2 ** np.arange(4, 13)
+N = [512] * len(SIZES)
+
+
+def share(middle, steepness=2.0):
+    return 1 / (1 + np.exp(-steepness * (np.log2(SIZES) - middle)))
+
+
+def test_a_logistic_share_is_crossed_where_it_is():
+    counts = np.round(512 * share(7.3))
+    found = crossing(SIZES, counts, N, 0.5)
+    assert found.value == pytest.approx(2**7.3, rel=0.01) and not found.censored
+    assert found.ci95[0] < found.value < found.ci95[1] < 1.15 * found.ci95[0]
+    half = crossing(SIZES, counts, N, np.full(len(SIZES), 0.2))
+    assert half.value == pytest.approx(2 ** (7.3 + np.log(0.25) / 2), rel=0.05)
+    assert crossing(SIZES, counts, N, 0.5) == found  # no randomness but its own streams'
+
+
+def test_a_falling_share_is_the_rising_one_upside_down():
+    counts = np.round(512 * share(7.3))
+    falling = crossing(SIZES, 512 - counts, N, 0.3, falling=True)
+    assert falling == crossing(SIZES, counts, N, 0.7)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    rng, hits, rounds = np.random.default_rng(0), 0, 120
+    for i in range(rounds):
+        middle = rng.uniform(6, 10)
+        counts = rng.binomial(512, share(middle, rng.uniform(1, 2)))
+        low, high = crossing(SIZES, counts, N, 0.5, index=i, draws=200).ci95
+        hits += low <= 2**middle <= high
+    assert 0.89 <= hits / rounds < 1  # 2.5 standard errors of .95 at 200 draws, and no more than it
+
+
+def test_what_lies_outside_is_said_to():
+    low = crossing(SIZES, [500] * len(SIZES), N, 0.5)
+    assert (low.value, low.ci95, low.censored, low.smallest) == (None, (None, None), "below", 16)
+    high = crossing(SIZES, [1] * len(SIZES), N, 0.5)
+    assert (high.value, high.censored, high.largest) == (None, "above", 4096)
+    edge = crossing(SIZES, [0] * (len(SIZES) - 1) + [260], N, 0.5)
+    assert not edge.censored and edge.ci95[0] < 4096 and edge.ci95[1] is None
+
+
+def test_noise_that_makes_a_share_fall_does_not_cross_twice():
+    counts = np.array([0, 0, 10, 300, 240, 500, 512, 512, 512])
+    found = crossing(SIZES, counts, N, 0.5)
+    assert 64 < found.value < 256
+
+
+@pytest.mark.parametrize(
+    "sizes, level, field", [([16], 0.5, "sizes"), ([32, 16], 0.5, "sizes"), ([16, 32], 1.0, "lev")]
+)
+def test_what_cannot_be_crossed_is_named(sizes, level, field):
+    with pytest.raises(InputError, match=field):
+        crossing(sizes, [1] * len(sizes), [4] * len(sizes), level)
+
+
+def test_the_first_fall_is_the_first_and_interpolated_in_logarithms():
+    steps, values = [10, 100, 1000, 10_000], [16.0, 4.0, 1.0, 8.0]
+    found = first_fall(steps, values, [0.05] * 4, 2.0)
+    assert found.value == pytest.approx(10**2.5) and found.ci95[0] < found.value < found.ci95[1]
+    assert first_fall(steps, values, [0] * 4, 20.0).censored == "below"
+    assert first_fall(steps, values, [0] * 4, 0.5).censored == "above"
+
+
+def test_a_ratio_of_shares_and_its_interval():
+    value, (low, high) = share_ratio(30, 500, 300, 500)
+    assert value == pytest.approx(0.1) and low < 0.1 < high
+    assert np.log(high / low) / 2 == pytest.approx(
+        1.96 * np.sqrt(1 / 30 + 1 / 300 - 2 / 500), rel=0.02
+    )
+    assert share_ratio(0, 500, 300, 500)[0] == 0 and share_ratio(0, 500, 300, 500)[1][0] == 0
+    assert share_ratio(5, 500, 0, 500) == (None, None)
+    rng = np.random.default_rng(1)
+    draws = zip(rng.binomial(400, 0.1, 600), rng.binomial(400, 0.5, 600))
+    covered = [lo <= 0.2 <= hi for _, (lo, hi) in (share_ratio(a, 400, b, 400) for a, b in draws)]
+    assert 0.93 <= np.mean(covered) <= 0.97
+
+
+def test_a_slope_and_its_interval():
+    x = np.log([16.0, 64, 256, 1024])
+    slope, intercept, (low, high) = line_slope(x, 1.5 * x + 2)
+    assert (slope, intercept) == pytest.approx((1.5, 2.0)) and high - low < 1e-6
+    assert line_slope(x[:2], x[:2])[2] is None and line_slope(x[:1], x[:1]) is None
+    rng, hits = np.random.default_rng(2), 0
+    for _ in range(2000):
+        _, _, (low, high) = line_slope(x, x + rng.normal(0, 0.3, 4))
+        hits += low <= 1 <= high
+    assert 0.935 <= hits / 2000 <= 0.965
