@@ -26,6 +26,7 @@ fi
 main="" signalled="" requeue=""
 
 # The time limit is near: SLURM tells this shell alone (B:), which tells main.
+# shellcheck disable=SC2317 # the trap below calls it
 on_usr1() {
   signalled=1 requeue=1
   [[ -z $main ]] || kill -TERM "$main"

@@ -29,6 +29,8 @@ REQUEUES = 1000  # times that a job may run out of its time limit and go on
 TAKEN_AWAY_SECONDS = 120  # how long SLURM may take to end a job after it has asked it to stop
 SLURM_OPTIONS = ("partition", "account", "qos", "constraint", "time", "cpus", "mem", "setup")
 INTERRUPTED = 130
+# SLURM sends the preemption signal to every process of the job, and it would kill main.
+DEAF = ("/bin/sh", "-c", 'trap "" USR2; exec "$@"', "sh")
 
 
 class Worker:
@@ -57,9 +59,7 @@ class Worker:
         elif os.environ.get("SUBMITIT_EXECUTOR") == "local":
             env.pop("CUDA_VISIBLE_DEVICES", None)  # submitit hides every GPU that was not asked for
         print("$", " ".join(self.command), flush=True)
-        # SLURM sends the preemption signal to every process of the job, and it would kill main.
-        ignore = lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # noqa: E731
-        self._process = subprocess.Popen(self.command, env=env, preexec_fn=ignore)
+        self._process = subprocess.Popen([*DEAF, *self.command], env=env)
         try:
             while self._alive():
                 time.sleep(0.5)
