@@ -119,7 +119,7 @@ def cluster():
             if command[0] == "munged":
                 wait_for((folder / "munge.socket").exists, "munged", folder)
         wait_for(lambda: "idle" in run("sinfo", "-h", "-o", "%T", check=False), "the node", folder)
-        yield run, env, folder
+        yield run, env
     finally:
         if len(started) == len(daemons):
             run("scancel", "--user=root", check=False)
@@ -136,7 +136,7 @@ def cluster():
 
 
 def test_a_preempted_array_gives_the_local_scores(cluster, tmp_path, repo_root):
-    run, env, folder = cluster
+    run, env = cluster
     config = tmp_path / "tinygrid.py"
     config.write_text(GRID)
     env["PYTHONPATH"] = str(repo_root)
