@@ -31,13 +31,10 @@ def get_config(scale=""):
     config.sampling.update(num_steps=5, batch_size=8)
     config.training.update(steps=400, batch_size=16, warmup_steps=3)
     config.loop.update(checkpoint_every=100, log_every=5, eval_every=200)
-    network = dict(depth=2, num_heads=2, patch=4)
-    for n in (32, 128):
-        models = {
-            f"uvit{w}_n{n}": rc.network_model("uvit", n_train=n, network=dict(width=w, **network))
-            for w in (16, 32)
-        }
-        rc.add_models(config, **models, **{f"optimum_n{n}": rc.closed_form("optimum", n_train=n)})
+    network = dict(width=16, depth=2, num_heads=2, patch=4)
+    for n in (32, 64, 128):
+        rc.add_models(config, **{f"uvit_n{n}": rc.network_model("uvit", n_train=n, network=network)})
+    rc.add_models(config, optimum=rc.closed_form("optimum"))
     return config
 """
 CONF = """
@@ -142,7 +139,7 @@ def test_a_preempted_array_gives_the_local_scores(cluster, tmp_path, repo_root):
     env["PYTHONPATH"] = str(repo_root)
     local, shared = tmp_path / "local", tmp_path / "shared"
     python = [sys.executable, "-m", "reprojax.main", f"--config={config}"]
-    run(*python, f"--workdir={local}")
+    run(*python, f"--workdir={local}", "--mode=score")
 
     said = run(
         sys.executable,
