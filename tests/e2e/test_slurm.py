@@ -33,7 +33,8 @@ def get_config(scale=""):
     config.loop.update(checkpoint_every=100, log_every=5, eval_every=200)
     network = dict(width=16, depth=2, num_heads=2, patch=4)
     for n in (32, 64, 128):
-        rc.add_models(config, **{f"uvit_n{n}": rc.network_model("uvit", n_train=n, network=network)})
+        model = rc.network_model("uvit", n_train=n, network=network)
+        rc.add_models(config, **{f"uvit_n{n}": model})
     rc.add_models(config, optimum=rc.closed_form("optimum"))
     return config
 """
