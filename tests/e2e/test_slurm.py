@@ -29,8 +29,8 @@ def get_config(scale=""):
     config.data.update(n_train=128, n_heldout=100)
     config.noise.n = 24
     config.sampling.update(num_steps=5, batch_size=8)
-    config.training.update(steps=400, batch_size=16, warmup_steps=3)
-    config.loop.update(checkpoint_every=100, log_every=5, eval_every=200)
+    config.training.update(steps=1500, batch_size=16, warmup_steps=3)
+    config.loop.update(checkpoint_every=500, log_every=5, eval_every=750)
     network = dict(width=16, depth=2, num_heads=2, patch=4)
     for n in (32, 64, 128):
         model = rc.network_model("uvit", n_train=n, network=network)
@@ -79,7 +79,7 @@ def wait_for(condition, what, folder):
         if time.monotonic() > deadline:
             logs = {p.name: p.read_text(errors="replace")[-3000:] for p in folder.rglob("*log*")}
             pytest.fail(f"waited in vain for {what}: {logs}")
-        time.sleep(1)
+        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +156,12 @@ def test_a_preempted_array_gives_the_local_scores(cluster, tmp_path, repo_root):
         paths = logs.glob(f"{array}_{task}_*log.*")
         return "".join(path.read_text(errors="replace") for path in paths)
 
-    # As SLURM preempts, with training under way.
-    wait_for(lambda: list(shared.glob("cells/*/metrics.jsonl")), "training", logs)
+    def training():
+        begun = {path.parent for path in shared.glob("cells/*/metrics.jsonl")}
+        return begun - {path.parent for path in shared.glob("cells/*/weights.safetensors")}
+
+    # As SLURM preempts. A task that has not come to its worker yet would die of the signal.
+    wait_for(lambda: "$ " in log(0) and "$ " in log(1) and training(), "training", logs)
     run("scancel", "--signal=USR2", array)
     wait_for(lambda: "Requeued job" in log(0) + log(1), "a task back in the queue", logs)
     wait_for(lambda: not run("squeue", "-h").strip(), "the end of the array", logs)
