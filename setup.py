@@ -50,9 +50,10 @@ setup(
         "bench": ["torch"],
         "colab": ["ipykernel", "jupyter", "nbclient"],
         "interop": ["diffusers>=0.33", "torch>=2.6"],
+        "launch": ["submitit>=1.5"],
         "tensorboard": ["tensorboardX"],
         "tensorflow": ["tensorflow"],  # only to prepare TFDS sets once, never to read them
-        "test": ["pytest", "pytest-xdist", "ruff"],
+        "test": ["pytest", "pytest-xdist", "pyyaml", "ruff", "submitit>=1.5"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

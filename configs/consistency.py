@@ -9,10 +9,11 @@ optimiser is Adam, the metric pseudo-Huber for all, the moving average that is s
 CT's target too, and CD has its teacher's dropout, since it has its network.
 Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
 dataset-fashion-mnist.
-Cost: 56.4 M parameters, 40.6 GFLOP forward; 200 M images per teacher, 410 M per student: 2.4e19
-FLOP for a teacher, 6.7e19 for CT and iCT (with their targets), 1.0e20 for CD (with its teacher),
-about 17, 47 and 70 hours on one H100 at 40 % of its bfloat16 peak, as ``--dry_run`` counts;
-students compute in float32, which is slower. :lab: 3,000 or 4,000 steps of 64 images per model.
+Cost: 56.4 M parameters, 42.8 GFLOP forward; 200 M images per teacher, 410 M per student: 2.6e19
+FLOP for a teacher, 7.0e19 for CT and iCT (with their targets), 1.1e20 for CD (with its teacher),
+about 18, 49 and 74 hours on one H100 at 40 % of its bfloat16 peak, as ``--dry_run`` counts;
+students compute in float32, which is slower, in up to 210 GB (several devices, or
+``training.accumulate``). :lab: 3,000 or 4,000 steps of 64 images per model.
 Expect: CD gives the image that its teacher's path leads to, as far as one step can; CT and iCT
 learn the same map from the data alone and come close to it. The teacher's two seeds are the
 ceiling.

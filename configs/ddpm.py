@@ -7,7 +7,7 @@ Three times one network: trained at DDPM's own 1,000 steps, in the continuous ti
 (arXiv 2011.13456), and with EDM's preconditioning and loss (arXiv 2206.00364).
 Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
 dataset-fashion-mnist.
-Cost: 35.7 M parameters; 102 M images per model at 11.7 GFLOP forward each: 3.6e18 FLOP, about 2.5
+Cost: 35.7 M parameters; 102 M images per model at 12.4 GFLOP forward each: 3.8e18 FLOP, about 2.7
 hours on one H100 at 40 % of its bfloat16 peak, times four models. ``--dry_run`` prints it for any
 change. :lab: 2,500 steps of 64 images per model.
 Expect: discrete and continuous time and EDM's parametrisation agree about as much as two seeds of

@@ -7,8 +7,8 @@ One preconditioning, loss and noise distribution on DDPM++ and on NCSN++: what t
 and VE after its own changes are these two architectures. Flips are the only augmentation here.
 Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
 dataset-fashion-mnist.
-Cost: 55.7 M and 56.4 M parameters; 200 M images per model at 40.3 and 40.6 GFLOP forward each:
-2.4e19 FLOP, about 17 hours on one H100 at 40 % of its bfloat16 peak, times three models.
+Cost: 55.7 M and 56.4 M parameters; 200 M images per model at 42.4 and 42.8 GFLOP forward each:
+2.5e19 FLOP, about 18 hours on one H100 at 40 % of its bfloat16 peak, times three models.
 ``--dry_run`` prints it for any change. :lab: 2,500 steps of 64 images per model.
 Expect: the two architectures agree about as much as two seeds of DDPM++ do, which are the ceiling.
 """

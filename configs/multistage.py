@@ -9,10 +9,11 @@ its intervals by clustering optimal denoisers; where they meet here, and that al
 one size, is our choice, and so is the budget, EDM's (arXiv 2206.00364).
 Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
 dataset-fashion-mnist.
-Cost: 122.2 M, 167.2 M and 55.7 M parameters; 200 M images per model at 94.1, 120.8 and 40.3 GFLOP
-forward each (every stage sees every image): 5.6e19, 7.2e19 and 2.4e19 FLOP, about 40, 51 and 17
-hours on one H100 at 40 % of its bfloat16 peak. ``--dry_run`` prints it for any change. :lab: 2,500
-steps of 64 images per model.
+Cost: 122.2 M, 167.2 M and 55.7 M parameters; 200 M images per model at 98.9, 127.1 and 42.4 GFLOP
+forward each (every stage sees every image): 5.9e19, 7.6e19 and 2.5e19 FLOP, about 42, 54 and 18
+hours of one H100 at 40 % of its bfloat16 peak, in about 160, 210 and 70 GB: several devices, or
+``training.accumulate``. ``--dry_run`` prints it for any change. :lab: 2,500 steps of 64 images per
+model.
 Expect: the map from noise to image hardly changes with how parameters are shared between noise
 levels: RP close to what two seeds of one model have.
 """

@@ -7,7 +7,7 @@ VE three times: in its own parametrisation at continuous and at 1,000 discrete l
 EDM's scaling of the network's input and output (arXiv 2206.00364) under the same levels and loss.
 Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
 dataset-fashion-mnist.
-Cost: 56.4 M parameters; 166 M images per model at 40.6 GFLOP forward each: 2.0e19 FLOP, about 14
+Cost: 56.4 M parameters; 166 M images per model at 42.8 GFLOP forward each: 2.1e19 FLOP, about 15
 hours on one H100 at 40 % of its bfloat16 peak, times six models. ``--dry_run`` prints it for any
 change. :lab: 2,500 steps of 64 images per model.
 Expect: at paper scale RP between kernels close to what two seeds of one model have, which are the

@@ -9,8 +9,8 @@ EDM's noise levels, the rate is constant where the paper's falls to zero from tw
 students have their teacher's dropout (none and .2 in the paper), since they have its network.
 Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
 dataset-fashion-mnist.
-Cost: 51.6 M parameters, 33.5 GFLOP forward; 102 M images per teacher: 1.0e19 FLOP, about 7 hours on
-one H100 at 40 % of its bfloat16 peak; 64, 6.4 and 26 M images for the students, 1.6e19 FLOP in all
+Cost: 51.6 M parameters, 35.3 GFLOP forward; 102 M images per teacher: 1.1e19 FLOP, about 8 hours on
+one H100 at 40 % of its bfloat16 peak; 64, 6.4 and 26 M images for the students, 1.7e19 FLOP in all
 with the calls of their teachers, as ``--dry_run`` counts.
 :lab: 3,000 steps of 64 images per teacher, 500 for each halving.
 Expect: in 8 and in 4 steps the teacher's image almost always; in 1 step still most of them. The

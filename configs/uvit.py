@@ -8,8 +8,8 @@ and U-ViT-M, which the paper trains on ImageNet 64x64 in patches of 4: here in p
 the small one's budget, which are our choice.
 Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
 dataset-fashion-mnist.
-Cost: 500,000 steps of 128 images per model at 24.9 GFLOP forward each (44 M parameters), 71.2 for
-U-ViT-M (130 M): 4.8e18 and 1.4e19 FLOP, about 3.4 and 9.6 hours on one H100 at 40 % of its bfloat16
+Cost: 500,000 steps of 128 images per model at 24.4 GFLOP forward each (44 M parameters), 70.2 for
+U-ViT-M (130 M): 4.7e18 and 1.3e19 FLOP, about 3.3 and 9.5 hours on one H100 at 40 % of its bfloat16
 peak. ``--dry_run`` prints it for any change. :lab: see README.
 Expect: at paper scale samples of the quality of its paper, and RP about .8 with the U-Nets of
 configs/ddpmpp.py from the same noise bank (arXiv 2310.05264, figure 6). Two seeds are the ceiling.

@@ -1,4 +1,4 @@
-"""What a study will cost, before it runs: parameters, FLOPs and time per cell."""
+"""What a study will cost, before it runs: parameters, FLOPs, memory and time per cell."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ import jax.numpy as jnp
 from rich import box
 from rich.table import Table
 
-from reprojax.models.families import Network, count_params, param_shapes
+from reprojax.mesh import DATA_AXIS, make_mesh
 from reprojax.study.cells import Cell
+from reprojax.study.costs import network_cost
 from reprojax.study.progress import Reporter, duration
 from reprojax.study.runner import Prepared
 from reprojax.study.stages import cell_network
 
 BACKWARD = 3  # forward and backward cost about three forward passes
 ADAPTIVE_NFE = 100  # guessed for solvers that choose their steps
+# One H100 SXM: dense bfloat16 peak (NVIDIA's data sheet), and the share that training attains.
+H100_FLOPS_PER_SECOND = 989e12
+UTILISATION = 0.4
 
 
 class CellPlan(NamedTuple):
@@ -29,6 +33,7 @@ class CellPlan(NamedTuple):
         forward_flops: of one image through the network.
         train_flops: of the whole training.
         sample_flops: of the whole noise bank.
+        train_bytes: memory of training on one device, an estimate; 0 where nothing is trained.
     """
 
     name: str
@@ -36,21 +41,17 @@ class CellPlan(NamedTuple):
     forward_flops: float
     train_flops: float
     sample_flops: float
+    train_bytes: float
 
 
-def forward_flops(module: Network, shape: tuple[int, int, int]) -> float:
-    """FLOPs of one image through a network, counted by XLA on the lowered program."""
-    params = param_shapes(module, shape)
-    x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    c_noise = jax.ShapeDtypeStruct((1,), jnp.float32)
-    cond = jax.ShapeDtypeStruct((1,), jnp.int32) if module.num_classes else None
-    apply = jax.jit(lambda p, x, t, cond: module.apply({"params": p}, x, t, cond))
-    lowered = apply.lower(params, x, c_noise, cond)
-    return float(lowered.cost_analysis()["flops"])
+def plan_cell(prepared: Prepared, cell: Cell, devices: int = 1) -> CellPlan:
+    """Counts the work of a cell, as if none of it was done.
 
-
-def plan_cell(prepared: Prepared, cell: Cell) -> CellPlan:
-    """Counts the work of a cell, as if none of it was done."""
+    Args:
+        prepared: the study.
+        cell: one of its cells.
+        devices: over which a batch is divided.
+    """
     shape = prepared.images.shape
     sampler = prepared.study.sampler_of(cell)
     nfe = ADAPTIVE_NFE if sampler.adaptive else len(sampler.table().sigma)
@@ -58,16 +59,24 @@ def plan_cell(prepared: Prepared, cell: Cell) -> CellPlan:
         pixels = shape[0] * shape[1] * shape[2]
         rows = len(prepared.images.train(cell)) if cell.family == "optimum" else pixels
         per_image = 4.0 * rows * pixels  # two matrix products
-        return CellPlan(cell.name, 0, per_image, 0.0, per_image * nfe * prepared.bank.n)
-    module = cell_network(cell, shape)
-    per_image = forward_flops(module, shape)
-    images = 0 if cell.weights else cell.training.steps * cell.training.batch_size
+        return CellPlan(cell.name, 0, per_image, 0.0, per_image * nfe * prepared.bank.n, 0.0)
+    training, loss = cell.training, cell.make_objective()
+    cost = network_cost(cell_network(cell, shape, training.dtype), shape)
+    images = 0 if cell.weights else training.steps * training.batch_size
+    memory = 0.0
+    if images:
+        memory = cost.training_bytes(
+            training.batch_size // training.accumulate // devices,
+            teacher=loss.needs_teacher,
+            shards=devices if prepared.study.loop.state_sharding == "sharded" else 1,
+        )
     return CellPlan(
         cell.name,
-        count_params(module, shape),
-        per_image,
-        (BACKWARD + cell.make_objective().companion_passes) * per_image * images,
-        per_image * nfe * prepared.bank.n,
+        cost.params,
+        cost.forward_flops,
+        (BACKWARD + loss.companion_passes) * cost.forward_flops * images,
+        cost.forward_flops * nfe * prepared.bank.n,
+        memory,
     )
 
 
@@ -97,35 +106,58 @@ def measured_flops_per_second() -> float:
 def print_plan(prepared: Prepared, reporter: Reporter) -> None:
     """Prints the cells with their costs; the times are rough, from `measured_flops_per_second`."""
     rate = measured_flops_per_second()
+    study, devices = prepared.study, jax.devices()
+    shards = make_mesh().shape[DATA_AXIS]
+    plans = [plan_cell(prepared, cell, shards) for cell in study.cells]
+    reporter.console.print(_table(prepared, plans, rate))
+    train, sample = (sum(p.train_flops for p in plans), sum(p.sample_flops for p in plans))
+    hours = h100_hours(train)
+    reporter.say(
+        f"in all: {train:.1e} FLOP to train, {sample:.1e} to sample; training takes "
+        f"{f'about {number(hours)}' if hours >= 0.1 else 'under 0.1'} H100-hours at "
+        f"{100 * UTILISATION:.0f} % of {H100_FLOPS_PER_SECOND / 1e12:.0f} TFLOP/s (bf16, dense)"
+    )
+    reporter.say(
+        f"total about {duration((train + sample) / rate)} on {len(devices)} x "
+        f"{devices[0].device_kind}, as if at the {rate / 1e9:.0f} GFLOP/s of a small convolution "
+        "timed here: rough, small networks take several times longer"
+    )
+
+
+def h100_hours(flops: float) -> float:
+    """Hours of one H100 that training of so many FLOPs takes."""
+    return flops / (UTILISATION * H100_FLOPS_PER_SECOND) / 3600
+
+
+def _table(prepared: Prepared, plans: list[CellPlan], rate: float) -> Table:
     study = prepared.study
     table = Table(
         title=f"{study.name}: {len(study.cells)} cells, {prepared.bank.n} noises",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         padding=0,
-        caption="GFLOP: one image forward; train and sample: FLOP",
+        caption="GFLOP: one image forward; train and sample: FLOP; GB: training, per device, "
+        "an estimate",
     )
     table.add_column("cell", no_wrap=True)
-    for column in ("N", "params", "GFLOP", "train", "sample", "time"):
+    for column in ("N", "params", "GFLOP", "train", "sample", "GB", "time"):
         table.add_column(column, justify="right", no_wrap=True)
-    total = 0.0
-    for cell in study.cells:
-        plan = plan_cell(prepared, cell)
-        seconds = (plan.train_flops + plan.sample_flops) / rate
-        total += seconds
+    for cell, plan in zip(study.cells, plans, strict=True):
         table.add_row(
             plan.name,
             f"{len(prepared.images.train(cell)):,}",
             f"{plan.params / 1e6:.2f} M" if plan.params else "–",
-            f"{plan.forward_flops / 1e9:.2g}",
+            number(plan.forward_flops / 1e9),
             f"{plan.train_flops:.1e}" if plan.train_flops else "–",
             f"{plan.sample_flops:.1e}",
-            duration(seconds),
+            number(plan.train_bytes / 1e9) if plan.train_bytes else "–",
+            duration((plan.train_flops + plan.sample_flops) / rate),
         )
-    reporter.console.print(table)
-    devices = jax.devices()
-    reporter.say(
-        f"total about {duration(total)} on {len(devices)} x {devices[0].device_kind}, as if at the "
-        f"{rate / 1e9:.0f} GFLOP/s of a small convolution timed here: rough, small networks take "
-        "several times longer"
-    )
+    return table
+
+
+def number(value: float) -> str:
+    """A number in few digits, never in powers of ten where it is above .0001."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2g}"

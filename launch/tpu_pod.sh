@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# One study on a TPU pod slice: asks for the slice, waits for it, installs this repository on every
+# host and runs main there with --distributed, all hosts on one cell at a time. Run it again and it
+# goes on where it was: a slice that is there is used, one that was preempted is asked for anew.
+#
+#   launch/tpu_pod.sh --project=P --zone=europe-west4-b --type=v5litepod-16 --nfs=10.0.0.2:/share \
+#       -- --config=configs/ddpmpp.py --workdir=/mnt/reprojax/ddpmpp
+#   launch/tpu_pod.sh --project=P --zone=europe-west4-b --delete
+#
+# Needs gcloud, logged in, from the root of the repository. The workdir must be on a POSIX file
+# system that every host sees: Filestore, mounted here at /mnt/reprojax by --nfs. A bucket mounted
+# by gcsfuse will not do for a workdir, since claims and checkpoints rely on exclusive creation,
+# appending and the renaming of folders; for images that are only read (--config.data.path) it will.
+set -euo pipefail
+
+usage() {
+  cat <<EOF
+usage: launch/tpu_pod.sh --zone=Z [options] -- FLAGS OF reprojax.main
+       launch/tpu_pod.sh --zone=Z [options] --delete
+  --project=P    Google Cloud project    [PROJECT, else gcloud's own]
+  --zone=Z       zone                    [ZONE]
+  --name=N       of slice and request    [NAME, else reprojax]
+  --type=T       accelerator type        [TYPE, else v5litepod-16]
+  --version=V    runtime of the hosts    [VERSION, else v2-alpha-tpuv5-lite]
+  --nfs=IP:/DIR  mounted at /mnt/reprojax on every host  [NFS, else nothing is mounted]
+  --spot         a slice that may be preempted
+  --delete       give the slice back
+EOF
+}
+
+fail() {
+  echo "tpu_pod: $1" >&2
+  exit 2
+}
+
+project=${PROJECT:-} zone=${ZONE:-} name=${NAME:-reprojax} type=${TYPE:-v5litepod-16}
+version=${VERSION:-v2-alpha-tpuv5-lite} nfs=${NFS:-} spot="" delete=""
+while [[ $# -gt 0 ]]; do
+  case $1 in
+    --project=*) project=${1#*=} ;;
+    --zone=*) zone=${1#*=} ;;
+    --name=*) name=${1#*=} ;;
+    --type=*) type=${1#*=} ;;
+    --version=*) version=${1#*=} ;;
+    --nfs=*) nfs=${1#*=} ;;
+    --spot) spot=1 ;;
+    --delete) delete=1 ;;
+    --help | -h) usage && exit 0 ;;
+    --) shift && break ;;
+    *) fail "no option $1; --help lists them, and flags of reprojax.main follow after --" ;;
+  esac
+  shift
+done
+[[ -n $zone ]] || fail "--zone is missing"
+if [[ -z $delete && ("$*" != *--config=* || "$*" != *--workdir=*) ]]; then
+  fail "after -- main needs --config=FILE[:scale] and --workdir=DIR"
+fi
+command -v gcloud >/dev/null || fail "gcloud is not installed"
+
+where=("--zone=$zone")
+[[ -z $project ]] || where+=("--project=$project")
+
+queued() { gcloud compute tpus queued-resources "$@" "${where[@]}"; }
+state() { queued describe "$name" --format="value(state.state)" 2>/dev/null || true; }
+on_all() { gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker=all --command="$1"; }
+
+if [[ -n $delete ]]; then
+  queued delete "$name" --force --quiet
+  exit
+fi
+
+now=$(state)
+if [[ $now == SUSPENDED || $now == FAILED ]]; then # preempted, or never came up
+  echo "the slice is $now: asking for another"
+  queued delete "$name" --force --quiet
+  now=""
+fi
+if [[ -z $now ]]; then
+  tier=()
+  [[ -z $spot ]] || tier=(--spot)
+  queued create "$name" --node-id="$name" --accelerator-type="$type" \
+    --runtime-version="$version" ${tier[@]+"${tier[@]}"}
+fi
+until [[ $(state) == ACTIVE ]]; do
+  now=$(state)
+  if [[ $now == FAILED || $now == SUSPENDED ]]; then
+    echo "tpu_pod: the request ended as $now; run it again to ask anew" >&2
+    exit 1
+  fi
+  echo "waiting for the slice: ${now:-unknown}"
+  sleep "${POLL_SECONDS:-30}"
+done
+
+# What git knows, and nothing else: no results, no environment of this machine.
+archive=$(mktemp)
+trap 'rm -f "$archive"' EXIT
+git archive --format=tar.gz -o "$archive" HEAD
+gcloud compute tpus tpu-vm scp "$archive" "$name:reprojax.tar.gz" "${where[@]}" --worker=all
+mount=":"
+if [[ -n $nfs ]]; then
+  mount="sudo apt-get install -y -qq nfs-common && sudo mkdir -p /mnt/reprojax"
+  mount+=" && { mountpoint -q /mnt/reprojax || sudo mount -t nfs $(printf %q "$nfs") /mnt/reprojax; }"
+  mount+=" && sudo chmod 1777 /mnt/reprojax"
+fi
+on_all "set -e; $mount; mkdir -p reprojax; tar -xzf reprojax.tar.gz -C reprojax
+python3 -m venv reprojax/.venv 2>/dev/null || { sudo apt-get install -y -qq python3-venv; python3 -m venv reprojax/.venv; }
+reprojax/.venv/bin/pip install -q -U 'jax[tpu]' -e reprojax"
+
+# A host that was left behind by a lost connection would hold the chips: ask it to save and end.
+on_all "pids=\$(pgrep -f '[r]eprojax.main' || true)
+[ -z \"\$pids\" ] || { kill -TERM \$pids; for i in \$(seq 120); do kill -0 \$pids 2>/dev/null || break; sleep 1; done; }"
+on_all "cd reprojax && .venv/bin/python -m reprojax.main $(printf '%q ' "$@")--distributed"

@@ -1,0 +1,223 @@
+"""What starts studies on many machines: options are checked, scripts parse, flags exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCH = ROOT / "launch"
+SCRIPTS = sorted(LAUNCH.glob("*.sh"))
+MANIFESTS = sorted(LAUNCH.glob("*.yaml"))
+CONFIG = f"--config={ROOT / 'configs' / 'grid.py'}:lab"
+
+
+@pytest.fixture(scope="module")
+def sweep():
+    spec = importlib.util.spec_from_file_location("launch_sweep", LAUNCH / "sweep.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+MISTAKES = {
+    "no config": ([], "--config"),
+    "an absent config": (["--config=no.py"], "no.py"),
+    "an unknown scale": ([CONFIG.replace(":lab", ":lob")], "lob"),
+    "an unknown option": ([CONFIG, "--worker=2"], "--worker=2"),
+    "an unknown executor": ([CONFIG, "--executor=pbs"], "pbs"),
+    "no workers": ([CONFIG, "--workers=0"], "--workers"),
+    "workers in words": ([CONFIG, "--workers=two"], "two"),
+    "SLURM's option": ([CONFIG, "--partition=gpu"], "only with --executor=slurm"),
+    "a time": ([CONFIG, "--executor=slurm", "--time=soon"], "D-HH:MM:SS"),
+    "too short": ([CONFIG, "--executor=slurm", "--time=2"], "--signal_delay"),
+    "no memory": ([CONFIG, "--executor=slurm", "--mem=0"], "--mem"),
+    "a stray word": ([CONFIG, "now"], "now"),
+    "the workdir twice": ([CONFIG, "--", "--workdir=x"], "--workdir"),
+    "a word for main": ([CONFIG, "--", "now"], "now"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_line(case, sweep, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments, word = MISTAKES[case]
+    assert sweep.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("sweep: ") and err.count("\n") == 1 and word in err, err
+    assert not list(tmp_path.iterdir())
+
+
+def test_slurm_where_there_is_none(sweep, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert sweep.main([CONFIG, f"--workdir={tmp_path / 'w'}", "--executor=slurm"]) == 2
+    assert "sbatch" in capsys.readouterr().err
+
+
+def test_times_as_slurm_writes_them(sweep):
+    times = {"90": 90, "1:30:00": 90, "0:00:30": 1, "2-12:00:00": 3600}
+    assert {text: sweep.minutes(text) for text in times} == times
+
+
+def test_what_follows_the_dashes_goes_to_main(sweep):
+    options = sweep.parse([CONFIG, "--workers=3", "--", "--mode=train", "--config.noise.n=8"])
+    assert options.main_flags == ["--mode=train", "--config.noise.n=8"]
+    assert options.workers == 3
+
+
+def test_local_workers_have_gpus_of_their_own(sweep, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    devices = lambda *more: [  # noqa: E731
+        sweep.visible_devices(sweep.parse([CONFIG, "--workers=2", *more]), i) for i in range(2)
+    ]
+    assert devices() == [None, None]
+    assert devices("--gpus=2") == ["0,1", "2,3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert devices() == ["4,7", "4,7"] and devices("--gpus=1") == ["4", "7"]
+    assert devices("--gpus=1", "--executor=slurm", "--time=60") == [None, None]
+    with pytest.raises(sweep.InputError, match="has 2 for 2 workers"):
+        devices("--gpus=2")
+
+
+CHILD = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+assert signal.getsignal(signal.SIGUSR2) is signal.SIG_IGN
+pathlib.Path(sys.argv[1]).touch()
+time.sleep(600)
+"""
+
+
+def test_a_worker_is_stopped_once_and_can_be_requeued(sweep, tmp_path):
+    """As submitit stops it: the signal comes while the worker waits for main."""
+    import signal
+    import threading
+    import time
+
+    ready = tmp_path / "ready"
+    worker = sweep.Worker([sys.executable, "-c", CHILD, str(ready)], "5", grace=120)
+    again = []
+
+    def preempt(number, frame):
+        again.append(worker.checkpoint())
+        raise SystemExit
+
+    def signal_when_ready():
+        while not ready.exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, preempt), signal.getsignal(signal.SIGTERM)
+    try:
+        threading.Thread(target=signal_when_ready, daemon=True).start()
+        with pytest.raises(SystemExit):
+            worker()
+    finally:
+        signal.signal(signal.SIGUSR1, before[0])
+        signal.signal(signal.SIGTERM, before[1])
+    assert worker._process.wait() == 130
+    (submission,) = again
+    assert submission.function.command == worker.command and submission.function.devices == "5"
+    with pytest.raises(RuntimeError, match="exit code 7"):
+        sweep.Worker([sys.executable, "-c", "raise SystemExit(7)"], None, 1)()
+    signal.signal(signal.SIGTERM, before[1])
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_parse(path):
+    assert os.access(path, os.X_OK)
+    subprocess.run(["bash", "-n", path], check=True)
+    if shutil.which("shellcheck"):
+        done = subprocess.run(["shellcheck", path], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_say_how_they_are_used(path, tmp_path):
+    env = {"PATH": os.environ["PATH"], "ZONE": "z"}
+    done = subprocess.run([path], capture_output=True, text=True, env=env, cwd=tmp_path)
+    assert done.returncode == 2 and "--config=" in done.stderr
+
+
+GCLOUD = """#!/usr/bin/env bash
+echo "$*" >> "$CALLS"
+case "$*" in
+  *" describe "*)
+    n=$(cat "$CALLS.n" 2>/dev/null || echo 0)
+    echo $((n + 1)) > "$CALLS.n"
+    echo "$STATES" | cut -d, -f$((n + 1)) ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("states", "asked", "deleted"),
+    [(",WAITING_FOR_RESOURCES,PROVISIONING,ACTIVE", 1, 0), ("ACTIVE,ACTIVE", 0, 0),
+     ("SUSPENDED,ACTIVE", 1, 1)],
+)  # fmt: skip
+def test_a_pod_is_asked_for_only_where_there_is_none(states, asked, deleted, tmp_path):
+    """With a stand-in for gcloud that says the states one after another."""
+    gcloud, calls = tmp_path / "gcloud", tmp_path / "calls"
+    gcloud.write_text(GCLOUD)
+    gcloud.chmod(0o755)
+    (tmp_path / "git").write_text("#!/bin/sh\n")
+    (tmp_path / "git").chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    env = {"PATH": path, "CALLS": str(calls), "STATES": states, "POLL_SECONDS": "0"}
+    main = ["--config=configs/grid.py", "--workdir=/mnt/reprojax/a b"]
+    command = [LAUNCH / "tpu_pod.sh", "--zone=z", "--project=p", "--nfs=10.0.0.2:/s", "--", *main]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+    said = calls.read_text()
+    assert said.count("queued-resources create") == asked
+    assert said.count("queued-resources delete") == deleted
+    assert r"--workdir=/mnt/reprojax/a\ b --distributed" in said
+    assert all("--zone=z --project=p" in x for x in said.splitlines() if x.startswith("compute"))
+
+
+def main_flags() -> set[str]:
+    text = (ROOT / "reprojax" / "main.py").read_text("utf-8")
+    return set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', text))
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_manifests_hold_the_command(path):
+    documents = list(yaml.safe_load_all(path.read_text("utf-8")))
+    text = path.read_text("utf-8")
+    assert text.startswith("# ") and f"launch/{path.name}" in text  # what for, and the command
+    if path.name == "skypilot.yaml":
+        (task,) = documents
+        assert task["resources"]["use_spot"] and "-m reprojax.main" in task["run"]
+        subprocess.run(["bash", "-n", "-c", task["setup"] + task["run"]], check=True)
+        assert set(re.findall(r"\$([A-Z]+)", task["run"])) <= set(task["envs"])
+        given = re.findall(r"--(\w+)[=.\s]", task["run"])
+    else:
+        claim, jobs = documents
+        job = jobs["spec"]["replicatedJobs"][0]["template"]["spec"]
+        pod = job["template"]["spec"]
+        (container,) = pod["containers"]
+        assert jobs["kind"] == "JobSet" and job["completionMode"] == "Indexed"
+        assert job["parallelism"] == job["completions"]
+        assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+        assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+        assert container["command"] == ["python", "-m", "reprojax.main"]
+        given = [re.match(r"--(\w+)", a)[1] for a in container["args"]]
+    assert {"config", "workdir"} <= set(given) <= main_flags()
+
+
+def test_every_flag_that_a_script_gives_main_is_one_of_its_flags():
+    assert {"config", "workdir"} <= main_flags()
+    pod = (LAUNCH / "tpu_pod.sh").read_text("utf-8")
+    (given,) = re.findall(r"-m reprojax\.main \$\(.*?\)--(\w+)", pod)
+    files = [*filter(Path.is_file, LAUNCH.glob("*")), ROOT / "README.md"]
+    text = "".join(path.read_text("utf-8") for path in files)
+    named = re.findall(r"--(distributed|shard|retry_failed|coordinator|process_id)\b", text)
+    assert {given, *named} <= main_flags()
