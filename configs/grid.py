@@ -46,6 +46,7 @@ def _paper():
             for width in WIDTHS
         }
         rc.add_models(config, **networks, **_closed_forms(n))
+    rc.add_analysis(config, "grid", cells=tuple(config.models), n=config.noise.n)
     return config
 
 
@@ -63,6 +64,9 @@ def _lab():
         networks[f"unet{TWICE}_n{n}_seed1"] = rc.network_model("unet", seed=1, **unet[TWICE])
         networks[f"unet{TWICE}_n{n}_B"] = rc.network_model("unet", part="B", **unet[TWICE])
         rc.add_models(config, **networks, **_closed_forms(n))
+    rc.add_analysis(config, "grid", cells=tuple(config.models), n=config.noise.n)
+    followed = tuple(f"unet{w}_n{n}" for w in LAB_WIDTHS[1:] for n in LAB_SIZES)
+    rc.add_analysis(config, "along_training", cells=followed, n=256)
     return config
 
 
