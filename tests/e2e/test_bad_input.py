@@ -80,6 +80,25 @@ MISTAKES = {
     "sharding": (["--config.loop.state_sharding=split"], "loop.state_sharding"),
     "a pack of none": (["--config.loop.pack=0"], "loop.pack"),
     "pack": (["--config.loop.pack=fast"], "'auto', 'off' or a number"),
+    "a group of devices": (["--config.loop.fsdp=3"], "loop.fsdp: 3 is not usable; a divisor"),
+    "no group": (["--config.loop.fsdp=0"], "loop.fsdp"),
+    "a job with no coordinator": (["--num_processes=2"], "only with --coordinator"),
+    "a process of no job": (["--process_id=1"], "only with --coordinator"),
+    "no job around": (["--distributed"], "--coordinator"),
+    "a coordinator with no port": (
+        ["--coordinator=localhost", "--num_processes=2", "--process_id=0"],
+        "host:port",
+    ),
+    "a job of unknown size": (["--coordinator=localhost:1234", "--process_id=0"], "num_processes"),
+    "a process of unknown number": (
+        ["--coordinator=localhost:1234", "--num_processes=2"],
+        "--process_id",
+    ),
+    "a process too many": (
+        ["--coordinator=localhost:1234", "--num_processes=2", "--process_id=2"],
+        "0 to 1",
+    ),
+    "a pod of nothing": (["--plan_devices=0"], "--plan_devices"),
 }
 
 
