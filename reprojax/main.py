@@ -128,10 +128,7 @@ def run(command: str) -> None:
     try:
         prepared = prepare(study)
     except InputError as error:
-        if config.hint and error.field in ("data.path", "data.dataset"):
-            allowed = f"{error.allowed}; {config.hint}"
-            raise InputError(error.field, error.value, allowed) from error
-        raise
+        raise _with_hint(error, config) from error
     if _PLAN_DEVICES.value is not None:
         print_pod_plan(prepared, reporter)
         return
@@ -165,6 +162,13 @@ def run(command: str) -> None:
         report=report if mode in ("study", "report") else None,
     )
     distributed.release()
+
+
+def _with_hint(error: InputError, config: ConfigDict) -> InputError:
+    """The error, with the config's hint where a data set is missing."""
+    if config.hint and error.field in ("data.path", "data.dataset"):
+        return InputError(error.field, error.value, f"{error.allowed}; {config.hint}")
+    return error
 
 
 def _parse_shard(text: str | None) -> tuple[int, int]:

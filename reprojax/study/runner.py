@@ -154,13 +154,7 @@ def run_study(
         InterruptedRunError: a stop was asked for.
     """
     share, upto = share or Share(), STAGES.index(last)
-    folder = Workdir(
-        workdir, prepared.study.name, prepared.identity, prepared.conditions, prepared.marks
-    )
-    same_study(prepared.identity)
-    if distributed.is_first():
-        folder.claim(overwrite)
-    check_shared(folder.path)
+    folder = _claimed(prepared, workdir, overwrite)
     with StopRequest() as stop:
         context = Context(
             study=prepared.study,
@@ -197,6 +191,18 @@ def run_study(
         patience = Patience(context, share.wait_seconds)
         alone(context, "report", lambda: report(context), patience=patience)
     return context
+
+
+def _claimed(prepared: Prepared, workdir: str | Path, overwrite: bool) -> Workdir:
+    """The study's folder, claimed by this process or by process 0 for all of the job."""
+    folder = Workdir(
+        workdir, prepared.study.name, prepared.identity, prepared.conditions, prepared.marks
+    )
+    same_study(prepared.identity)
+    if distributed.is_first():
+        folder.claim(overwrite)
+    check_shared(folder.path)
+    return folder
 
 
 def _say_outcome(context: Context, outcome: Outcome, last: str) -> None:
