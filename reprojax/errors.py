@@ -45,6 +45,23 @@ class LostClaimError(ReprojaxError):
     """Another worker took over what this one was doing; it must not write there any more."""
 
 
+class LostPeerError(ReprojaxError):
+    """Another process of a job that runs on several is missing or was lost. Exit code 1."""
+
+
+class EndedPeerError(ReprojaxError):
+    """Another process of the job ended, for a reason of its own and with an exit code of its own.
+
+    Args:
+        line: what it said.
+        code: its exit code, which becomes that of the whole job.
+    """
+
+    def __init__(self, line: str, code: int):
+        self.exit_code = code
+        super().__init__(line)
+
+
 class InterruptedRunError(ReprojaxError):
     """SIGINT or SIGTERM arrived; what was done is saved and the same command resumes. Exit 130."""
 

@@ -8,12 +8,30 @@ import io
 import json
 import os
 import re
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# Of the whole process, as is the part that jax gives it in a job of several.
+_muted = False
+
+
+def mute(muted: bool = True) -> None:
+    """Makes every write and removal of this module do nothing, or something again.
+
+    Of the processes that train one model together, one writes what they all have.
+    """
+    global _muted
+    _muted = muted
+
+
+def is_muted() -> bool:
+    """Whether this process leaves writing to another."""
+    return _muted
 
 
 def writer_name() -> str:
@@ -37,6 +55,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Writes ``data`` whole or not at all, flushed to the disk before it takes its name."""
+    if _muted:
+        return
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(data)
         file.flush()
@@ -53,6 +73,17 @@ def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     write_bytes(path, buffer.getvalue())
+
+
+def remove(path: str | Path) -> None:
+    """Removes a file or a folder with all that is in it, where it is there."""
+    if _muted:
+        return
+    path = Path(path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def content_hash(value: Any, digits: int = 16) -> str:

@@ -12,6 +12,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from reprojax import config as rc
+from reprojax import distributed
 from reprojax.errors import InputError, ReprojaxError, choices, one_line
 
 if TYPE_CHECKING:
@@ -46,6 +47,55 @@ _WAIT_SECONDS = flags.DEFINE_float(
     "wait_seconds", None, "Wait so long in all for other workers of the folder [as they live]."
 )
 
+_DISTRIBUTED = flags.DEFINE_boolean(
+    "distributed",
+    False,
+    "Join the job that this process is part of, where JAX finds it by itself: SLURM, Open MPI, TPU "
+    "pods, Kubernetes. All its processes train and sample each model together.",
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "Join a job that JAX cannot find by itself: host:port of its process 0, where this port and "
+    "the next are free.",
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "With --coordinator: processes of the job."
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "With --coordinator: number of this process, from 0."
+)
+_PLAN_DEVICES = flags.DEFINE_integer(
+    "plan_devices",
+    None,
+    "Compile the largest cell's train step for so many devices, print its memory and collectives; "
+    "run nothing. Needs none of the devices.",
+)
+
+
+def join_job() -> None:
+    """Joins the job of several processes that the flags describe, if they do.
+
+    Raises:
+        InputError: flags that do not go together, or no such job.
+        LostPeerError: another process did not come.
+    """
+    count, number = _NUM_PROCESSES.value, _PROCESS_ID.value
+    if _COORDINATOR.value is None:
+        for name, value in (("--num_processes", count), ("--process_id", number)):
+            if value is not None:
+                raise InputError(name, value, "only with --coordinator=host:port")
+        if _DISTRIBUTED.value:
+            distributed.start()
+        return
+    distributed.parse_address(_COORDINATOR.value)
+    if count is None or count < 1:
+        raise InputError("--num_processes", count, "with --coordinator it must be at least 1")
+    if number is None or not 0 <= number < count:
+        allowed = f"with --coordinator it must be 0 to {count - 1}, another on each process"
+        raise InputError("--process_id", number, allowed)
+    distributed.start(_COORDINATOR.value, count, number)
+
 
 def run(command: str) -> None:
     """Runs what the flags ask for.
@@ -57,25 +107,31 @@ def run(command: str) -> None:
         ReprojaxError: with the exit code to end with.
     """
     config = _CONFIG.value
+    # First: neither can be done once a device was touched, as making a study does.
+    if _PLAN_DEVICES.value is not None:
+        distributed.pretend_devices(_PLAN_DEVICES.value)
+    else:
+        join_job()
     study = rc.make_study(config)
     shard = _parse_shard(_SHARD.value)
     # Late: the flags, and most mistakes, are checked before what is slow to import.
     from reprojax.report.from_study import report_study
     from reprojax.study.plan import print_plan
+    from reprojax.study.pod import print_pod_plan
     from reprojax.study.progress import Reporter
     from reprojax.study.runner import prepare, run_study
     from reprojax.study.scores import read_scores
     from reprojax.study.work import Share
 
     share = Share(*shard, retry_failed=_RETRY_FAILED.value, wait_seconds=_WAIT_SECONDS.value)
-    reporter = Reporter()
+    reporter = Reporter(quiet=not distributed.is_first())
     try:
         prepared = prepare(study)
     except InputError as error:
-        if config.hint and error.field in ("data.path", "data.dataset"):
-            allowed = f"{error.allowed}; {config.hint}"
-            raise InputError(error.field, error.value, allowed) from error
-        raise
+        raise _with_hint(error, config) from error
+    if _PLAN_DEVICES.value is not None:
+        print_pod_plan(prepared, reporter)
+        return
     if _DRY_RUN.value:
         print_plan(prepared, reporter)
         return
@@ -105,6 +161,14 @@ def run(command: str) -> None:
         share=share,
         report=report if mode in ("study", "report") else None,
     )
+    distributed.release()
+
+
+def _with_hint(error: InputError, config: ConfigDict) -> InputError:
+    """The error, with the config's hint where a data set is missing."""
+    if config.hint and error.field in ("data.path", "data.dataset"):
+        return InputError(error.field, error.value, f"{error.allowed}; {config.hint}")
+    return error
 
 
 def _parse_shard(text: str | None) -> tuple[int, int]:
@@ -191,15 +255,15 @@ def main(argv: list[str] | None = None) -> int:
     try:
         parse_flags(argv)
         run("python -m reprojax.main " + " ".join(argv[1:]))
+        distributed.end()
     except ReprojaxError as error:
-        print(f"reprojax: {one_line(str(error), 2000)}", file=sys.stderr)
-        return error.exit_code
+        return distributed.abandon(error.exit_code, one_line(str(error), 2000))
     except KeyboardInterrupt:
-        print("reprojax: interrupted; the same command resumes", file=sys.stderr)
-        return 130
-    except Exception:
+        return distributed.abandon(130, "interrupted; the same command resumes")
+    except Exception as error:
+        distributed.note_failure(error)
         traceback.print_exc()
-        return 1
+        return distributed.abandon(1, one_line(f"{type(error).__name__}: {error}"), say=False)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The device mesh and the two ways a train state can lie on it."""
+"""The device mesh and the ways a train state can lie on it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,44 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from reprojax.errors import InputError
+
 DATA_AXIS = "data"
+FSDP_AXIS = "fsdp"
 MODEL_AXIS = "model"
+BATCH_AXES = (DATA_AXIS, FSDP_AXIS)  # both split the batch
 STATE_SHARDINGS = ("replicated", "sharded")
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A one-axis mesh over ``devices`` (all by default); the axis splits the batch."""
+def make_mesh(devices: Sequence[jax.Device] | None = None, fsdp: int = 1) -> Mesh:
+    """A mesh over ``devices`` (all by default) with the axes "data" and "fsdp".
+
+    Both split the batch. A sharded state is split over "fsdp" alone where that has several devices,
+    so that on many hosts it is gathered within a group of neighbours; otherwise over "data".
+
+    Args:
+        devices: of any number of processes.
+        fsdp: devices of a group.
+
+    Raises:
+        InputError: ``fsdp`` does not divide the devices.
+    """
     devices = list(jax.devices() if devices is None else devices)
-    return jax.make_mesh(
-        (len(devices),), (DATA_AXIS,), devices=devices, axis_types=(AxisType.Auto,)
-    )
+    if fsdp < 1 or len(devices) % fsdp:
+        raise InputError("loop.fsdp", fsdp, f"a divisor of the {len(devices)} devices")
+    shape = (len(devices) // fsdp, fsdp)
+    axis_types = (AxisType.Auto,) * len(shape)
+    return jax.make_mesh(shape, BATCH_AXES, devices=devices, axis_types=axis_types)
+
+
+def batch_devices(mesh: Mesh) -> int:
+    """Over how many devices a batch is split."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Splits the leading axis over the mesh."""
-    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -39,20 +61,22 @@ def state_sharding(tree: Any, mesh: Mesh, kind: str) -> Any:
     Args:
         tree: arrays or shape structs.
         mesh: from `make_mesh`.
-        kind: "replicated", or "sharded": each leaf is split over the mesh along its longest axis
-            that divides evenly (what ZeRO and FSDP do), small leaves stay whole.
+        kind: "replicated", or "sharded": each leaf is split along its longest axis that divides
+            evenly (what ZeRO and FSDP do), over "fsdp" or, where that is 1, over "data"; small
+            leaves stay whole.
 
     Returns:
         A tree of NamedSharding.
     """
+    over = FSDP_AXIS if mesh.shape[FSDP_AXIS] > 1 else DATA_AXIS
+    size = mesh.shape[over]
 
     def leaf(x) -> NamedSharding:
-        size = mesh.shape[DATA_AXIS]
         fits = [i for i, n in enumerate(x.shape) if n % size == 0 and n >= size]
         if kind == "replicated" or not fits or np.prod(x.shape) < 4096:
             return replicated(mesh)
         axis = max(fits, key=lambda i: x.shape[i])
-        spec = [DATA_AXIS if i == axis else None for i in range(len(x.shape))]
+        spec = [over if i == axis else None for i in range(len(x.shape))]
         return NamedSharding(mesh, PartitionSpec(*spec))
 
     return jax.tree.map(leaf, tree)

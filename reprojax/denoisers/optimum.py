@@ -10,7 +10,8 @@ import numpy as np
 from flax import struct
 from jax.sharding import Mesh, PartitionSpec
 
-from reprojax.mesh import DATA_AXIS, batch_sharding, replicated
+from reprojax.distributed import place
+from reprojax.mesh import BATCH_AXES, batch_devices, batch_sharding, replicated
 
 BLOCK = 2048  # training images per step of the running softmax
 TIES = 4  # candidates per sample whose logits are computed to the last digits
@@ -71,10 +72,11 @@ class EmpiricalOptimum:
             1.0 / sigma**2,
         )
         # Inside a shard_map over the same axis each device holds all blocks and a batch of its own.
-        alone = self.mesh is None or DATA_AXIS in jax.sharding.get_abstract_mesh().manual_axes
+        manual = jax.sharding.get_abstract_mesh().manual_axes
+        alone = self.mesh is None or set(BATCH_AXES) <= set(manual)
         if alone:
             return _denoise(*arguments).reshape(x.shape)
-        split, whole = PartitionSpec(DATA_AXIS), PartitionSpec()
+        split, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
         denoise = jax.shard_map(
             _denoise_shard,
             mesh=self.mesh,
@@ -114,7 +116,7 @@ def empirical_optimum(
         The closed-form denoiser of that set.
     """
     flat = np.asarray(images, np.float32).reshape(len(images), -1)
-    devices = 1 if mesh is None else mesh.shape[DATA_AXIS]
+    devices = 1 if mesh is None else batch_devices(mesh)
     block = min(block, -(-len(flat) // devices))
     padding = -len(flat) % (block * devices)
     low, high = flat.min(0), flat.max(0)
@@ -135,7 +137,7 @@ def empirical_optimum(
     )
     if mesh is None:
         return jax.tree.map(jnp.asarray, optimum)
-    return jax.device_put(optimum, optimum.placement(mesh))
+    return place(optimum, optimum.placement(mesh))
 
 
 def _denoise(images, half_norms, centre, x, precision):
@@ -147,17 +149,17 @@ def _denoise(images, half_norms, centre, x, precision):
 def _denoise_shard(images, half_norms, centre, x, precision):
     """`_denoise` where each device of the mesh has other blocks."""
     part = _scan_blocks(images, half_norms, x - centre[None, :], precision)
-    top = jax.lax.pmax(jax.lax.stop_gradient(part.top), DATA_AXIS)
+    top = jax.lax.pmax(jax.lax.stop_gradient(part.top), BATCH_AXES)
     scale = jnp.exp((part.top - top) * precision)
-    total = jax.lax.psum(part.total * scale, DATA_AXIS)
-    mean = jax.lax.psum(part.mean * scale[:, None], DATA_AXIS)
-    gathered = jax.lax.all_gather(part.scores, DATA_AXIS, axis=1, tiled=True)
+    total = jax.lax.psum(part.total * scale, BATCH_AXES)
+    mean = jax.lax.psum(part.mean * scale[:, None], BATCH_AXES)
+    gathered = jax.lax.all_gather(part.scores, BATCH_AXES, axis=1, tiled=True)
     scores, places = jax.lax.top_k(gathered, TIES)
     owner, rank = places // TIES, places % TIES
     indices = jnp.take_along_axis(part.indices, rank, 1)
     ties = images.reshape(-1, images.shape[-1])[indices]
-    mine = owner == jax.lax.axis_index(DATA_AXIS)
-    ties = jax.lax.psum(jnp.where(mine[..., None], ties, 0), DATA_AXIS)
+    mine = owner == jax.lax.axis_index(BATCH_AXES)
+    ties = jax.lax.psum(jnp.where(mine[..., None], ties, 0), BATCH_AXES)
     return _settle_ties(_Softmax(top, total, mean, scores, indices), ties, centre, x, precision)
 
 

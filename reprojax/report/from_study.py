@@ -113,7 +113,7 @@ def _facts(context: Context, metrics: dict[str, list[dict]]) -> dict[str, str]:
         "noises": f"{context.bank.n} of {origin}",
         "sampler": f"{study.sampler.solver}, {study.sampler.dtype} state, "
         f"sigma {grid.sigma_max:g} to {grid.sigma_min:g}",
-        "device": f"{context.mesh.devices.size} x {device.device_kind}",
+        "device": f"{len(jax.devices())} x {device.device_kind}",
         "versions": f"reprojax {reprojax.__version__}, jax {jax.__version__}, "
         f"Python {platform.python_version()}",
     }

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from reprojax.mesh import DATA_AXIS
+from reprojax.mesh import BATCH_AXES
 from reprojax.types import DenoiseFn
 
 ADAPTIVE = {"tsit5": (diffrax.Tsit5, 6), "dopri5": (diffrax.Dopri5, 6)}  # evaluations per step
@@ -46,7 +46,7 @@ def solve_adaptive(
     """
     run = partial(_solve_batch, solver)
     if mesh is not None:
-        whole, split = PartitionSpec(), PartitionSpec(DATA_AXIS)
+        whole, split = PartitionSpec(), PartitionSpec(BATCH_AXES)
         specs = (whole, split, whole, whole, split)
         run = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)
     return run(denoise, x, ends, tolerances, cond)

@@ -14,8 +14,9 @@ from jax.sharding import Mesh
 
 from reprojax.diffusion.grids import GridSpec
 from reprojax.diffusion.kernels import EDM, Kernel
+from reprojax.distributed import fetch, place
 from reprojax.errors import InputError, require_choice, require_number, require_seed
-from reprojax.mesh import DATA_AXIS, batch_sharding, make_mesh, replicated
+from reprojax.mesh import batch_devices, batch_sharding, make_mesh, replicated
 from reprojax.rng import normal, root_key, stream
 from reprojax.sampling.adaptive import ADAPTIVE, solve_adaptive
 from reprojax.sampling.noise import NoiseBank
@@ -244,7 +245,7 @@ def encode_batches(
 
 
 def _batch_size(spec: SamplerSpec, mesh: Mesh) -> int:
-    devices = mesh.shape[DATA_AXIS]
+    devices = batch_devices(mesh)
     return -(-spec.batch_size // devices) * devices
 
 
@@ -269,7 +270,7 @@ def _pad(a: np.ndarray, size: int) -> np.ndarray:
 def _placed(denoise: DenoiseFn, mesh: Mesh) -> DenoiseFn:
     """On all devices, or divided over them where the denoiser says how (a large training set)."""
     how = getattr(denoise, "placement", lambda mesh: replicated(mesh))
-    return jax.device_put(denoise, how(mesh))
+    return place(denoise, how(mesh))
 
 
 def _solver_fn(denoise: DenoiseFn, spec: SamplerSpec, mesh: Mesh, *, to_noise: bool) -> Callable:
@@ -277,7 +278,7 @@ def _solver_fn(denoise: DenoiseFn, spec: SamplerSpec, mesh: Mesh, *, to_noise: b
     if getattr(denoise, "is_flow_map", False) != spec.flow_map:
         what = "a flow map's own" if not spec.flow_map else "one for denoisers: this is no flow map"
         raise InputError("sampling.solver", spec.solver, f"{what} ('consistency' is for flow maps)")
-    put = lambda a: jax.device_put(a, batch_sharding(mesh))  # noqa: E731
+    put = lambda a: place(a, batch_sharding(mesh))  # noqa: E731
     with _numerics(spec):
         denoise = _placed(denoise, mesh)
         solve = _adaptive_fn if spec.adaptive else _table_fn
@@ -290,7 +291,8 @@ def _solver_fn(denoise: DenoiseFn, spec: SamplerSpec, mesh: Mesh, *, to_noise: b
             labels = None if cond is None else put(_pad(cond[where.start : where.stop], len(x)))
             fresh = None if keys is None else put(_image_keys(keys, indices))
             images, nfe = solve(put(x), labels, fresh)
-            images, nfe = np.asarray(images), np.asarray(nfe, np.float64)
+            images, nfe = fetch((images, nfe))
+            nfe = np.asarray(nfe, np.float64)
         images = images if to_noise else images.astype(np.float32)
         return images[: len(where)], nfe[: len(where)]
 

@@ -35,10 +35,11 @@ class Reporter:
 
     Args:
         console: standard output by default.
+        quiet: write nothing, as on all processes of a job but one.
     """
 
-    def __init__(self, console: Console | None = None):
-        self.console = console or Console(highlight=False)
+    def __init__(self, console: Console | None = None, *, quiet: bool = False):
+        self.console = console or Console(highlight=False, quiet=quiet)
 
     def say(self, line: str) -> None:
         """Prints a line, above a bar where there is one."""

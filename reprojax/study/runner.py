@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from reprojax import distributed
 from reprojax.errors import InputError
-from reprojax.mesh import DATA_AXIS, make_mesh
+from reprojax.mesh import batch_devices, make_mesh
 from reprojax.models.families import param_shapes
 from reprojax.sampling.noise import NoiseBank, load_noise
 from reprojax.scoring.descriptors import descriptor_class
@@ -17,8 +19,9 @@ from reprojax.study.cells import Cell, DataSpec, Study
 from reprojax.study.claims import FOLDER as CLAIMS
 from reprojax.study.claims import Claims
 from reprojax.study.images import StudyImages
+from reprojax.study.joint import check_shared, local_mesh, same_study
 from reprojax.study.progress import Reporter
-from reprojax.study.stages import Context, cell_network
+from reprojax.study.stages import Context, cell_network, take_part
 from reprojax.study.work import Outcome, Patience, Share, alone, raise_failed, work
 from reprojax.study.workdir import Workdir
 from reprojax.training.loop import check_devices
@@ -63,7 +66,7 @@ def prepare(study: Study) -> Prepared:
     descriptor_class(study.scoring.descriptor)
     images = StudyImages(study)
     check_analyses(study, images)
-    devices = make_mesh().shape[DATA_AXIS]
+    devices = batch_devices(make_mesh(fsdp=study.loop.fsdp))
     for cell in study.cells:
         if cell.kind != "closed_form":
             _check_network(cell, images, devices)
@@ -151,10 +154,7 @@ def run_study(
         InterruptedRunError: a stop was asked for.
     """
     share, upto = share or Share(), STAGES.index(last)
-    folder = Workdir(
-        workdir, prepared.study.name, prepared.identity, prepared.conditions, prepared.marks
-    )
-    folder.claim(overwrite)
+    folder = _claimed(prepared, workdir, overwrite)
     with StopRequest() as stop:
         context = Context(
             study=prepared.study,
@@ -163,11 +163,14 @@ def run_study(
             bank=prepared.bank,
             noise_fingerprint=prepared.noise_fingerprint,
             hashes=prepared.hashes,
-            mesh=make_mesh(),
+            mesh=local_mesh(prepared.study.loop),
             reporter=reporter or Reporter(),
             stop=stop,
             claims=Claims(folder.own(CLAIMS), stop),
         )
+        if not distributed.is_first():
+            distributed.follow(partial(take_part, context))
+            return context
         if share.retry_failed:
             forget_failures(context, share.cells(prepared.study))
         outcome = work(
@@ -188,6 +191,18 @@ def run_study(
         patience = Patience(context, share.wait_seconds)
         alone(context, "report", lambda: report(context), patience=patience)
     return context
+
+
+def _claimed(prepared: Prepared, workdir: str | Path, overwrite: bool) -> Workdir:
+    """The study's folder, claimed by this process or by process 0 for all of the job."""
+    folder = Workdir(
+        workdir, prepared.study.name, prepared.identity, prepared.conditions, prepared.marks
+    )
+    same_study(prepared.identity)
+    if distributed.is_first():
+        folder.claim(overwrite)
+    check_shared(folder.path)
+    return folder
 
 
 def _say_outcome(context: Context, outcome: Outcome, last: str) -> None:

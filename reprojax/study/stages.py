@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,15 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from reprojax import distributed
 from reprojax.data.mixture import mixture_of
 from reprojax.data.transform import to_float, to_uint8
 from reprojax.denoisers.gaussian import gaussian_denoiser
 from reprojax.denoisers.network import network_function
 from reprojax.denoisers.optimum import empirical_optimum
 from reprojax.errors import DivergedError, InputError
-from reprojax.files import content_hash, write_json, write_npz
+from reprojax.files import content_hash, remove, write_json, write_npz
+from reprojax.mesh import make_mesh
 from reprojax.models.families import Network, build_network, count_params, param_shapes
 from reprojax.sampling.flow import sample_batches
 from reprojax.sampling.noise import NoiseBank
@@ -52,7 +53,7 @@ class Context:
         bank: the noises.
         noise_fingerprint: of the bank.
         hashes: of each cell by name.
-        mesh: devices.
+        mesh: devices of this process; `together` is on those of all.
         reporter: takes progress.
         stop: asked between units of work, and before each write.
         claims: on what this worker does.
@@ -103,6 +104,27 @@ def is_sampled(context: Context, cell: Cell) -> bool:
     return (context.workdir.path / _samples_name(context, cell)).exists()
 
 
+def together(context: Context, what: str, cell: Cell) -> bool:
+    """Has all processes of the job train or sample a cell, which process 0 has chosen.
+
+    Args:
+        context: of process 0, on its own devices.
+        what: "train" or "sample".
+        cell: its stage is not done.
+    """
+    order = [what, cell.name]
+    return distributed.together(order, lambda: take_part(context, *order))
+
+
+def take_part(context: Context, what: str, name: str) -> bool:
+    """This process's part in what `together` has ordered, on the devices of all processes."""
+    work = {"train": _train, "sample": _sample}[what]
+    if not distributed.is_alone():
+        context = replace(context, mesh=make_mesh(fsdp=context.study.loop.fsdp))
+        distributed.meet(context.mesh)
+    return work(context, context.study.cell(name))
+
+
 def train_cell(context: Context, cell: Cell) -> bool:
     """Trains a network to its exported EMA weights, unless they are there.
 
@@ -111,6 +133,10 @@ def train_cell(context: Context, cell: Cell) -> bool:
     """
     if is_trained(context, cell):
         return False
+    return together(context, "train", cell)
+
+
+def _train(context: Context, cell: Cell) -> bool:
     run = training_run(context, cell)
     size = count_params(run.spec.module, context.images.shape)
     title = f"train {cell.name} ({size:,} parameters)"
@@ -169,14 +195,26 @@ def training_run(context: Context, cell: Cell) -> Run:
 
 def training_step(context: Context, cell: Cell) -> StepSpec:
     """The static side of a cell's train step: cells for which it is equal can be packed."""
-    teacher = context.study.cell(cell.teacher) if cell.teacher else None
+    return cell_step_spec(context.study, context.images.shape, cell, context.mesh)
+
+
+def cell_step_spec(study: Study, shape: tuple[int, int, int], cell: Cell, mesh: Mesh) -> StepSpec:
+    """The static side of a cell's train step.
+
+    Args:
+        study: of the cell.
+        shape: (h, w, c) of its images.
+        cell: a network that is trained.
+        mesh: devices.
+    """
+    teacher = study.cell(cell.teacher) if cell.teacher else None
     return StepSpec(
-        module=cell_network(cell, context.images.shape, cell.training.dtype),
+        module=cell_network(cell, shape, cell.training.dtype),
         precondition=cell.precondition(),
         objective=cell.make_objective(),
         training=cell.training,
-        mesh=context.mesh,
-        sharding=context.study.loop.state_sharding,
+        mesh=mesh,
+        sharding=study.loop.state_sharding,
         teacher_precondition=teacher.precondition() if teacher else None,
     )
 
@@ -263,11 +301,15 @@ def sample_cell(context: Context, cell: Cell) -> bool:
     if is_sampled(context, cell):
         remove_parts(context, cell)
         return False
+    return together(context, "sample", cell)
+
+
+def _sample(context: Context, cell: Cell) -> bool:
     target = context.workdir.own(_samples_name(context, cell))
     parts = context.workdir.own(_parts_name(context, cell))
     parts.mkdir(parents=True, exist_ok=True)
     images, nfe = _read_parts(parts)
-    images, nfe, done = [images] if len(nfe) else [], [nfe], len(nfe)
+    images, nfe, done = [images] if len(nfe) else [], [nfe], distributed.agree(len(nfe))
     fresh: list[tuple[np.ndarray, np.ndarray]] = []
     total = context.bank.n
     with context.reporter.task(f"sample {cell.name}", total, "noises") as advance:
@@ -284,7 +326,7 @@ def sample_cell(context: Context, cell: Cell) -> bool:
             fresh.append((to_uint8(batch), evaluations))
             done += len(batch)
             context.stop.look()
-            stopping = context.stop.requested
+            stopping = context.stop.requested = distributed.any_of(context.stop.requested)
             if sum(len(b) for b, _ in fresh) >= PART or done == total or stopping:
                 images.append(np.concatenate([b for b, _ in fresh]))
                 nfe.append(np.concatenate([e for _, e in fresh]))
@@ -303,7 +345,7 @@ def sample_cell(context: Context, cell: Cell) -> bool:
 
 def remove_parts(context: Context, cell: Cell) -> None:
     """Removes the parts of a sampled cell: a run killed before it could leaves them."""
-    shutil.rmtree(context.workdir.path / _parts_name(context, cell), ignore_errors=True)
+    remove(context.workdir.path / _parts_name(context, cell))
 
 
 def _read_parts(folder: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -19,9 +19,10 @@ from clu import parameter_overview
 from reprojax.data.batches import BatchSchedule
 from reprojax.data.subset import Subset
 from reprojax.denoisers.network import NetworkDenoiser
+from reprojax.distributed import agree, fetch, place_rows
 from reprojax.errors import DivergedError, InputError
 from reprojax.files import write_bytes
-from reprojax.mesh import DATA_AXIS, batch_sharding
+from reprojax.mesh import batch_devices, batch_sharding
 from reprojax.rng import root_key, stream
 from reprojax.training.checkpoints import Checkpoints
 from reprojax.training.metrics import MetricsFile
@@ -132,7 +133,7 @@ class Session:
 
     def __init__(self, run: Run, stop: StopRequest, log: Callable[[str], None] = print):
         training, mesh = run.spec.training, run.spec.mesh
-        check_devices(training.batch_size, mesh.shape[DATA_AXIS], training.accumulate)
+        check_devices(training.batch_size, batch_devices(mesh), training.accumulate)
         self.run, self.stop, self.root = run, stop, root_key(run.seed)
         self.done, self.state = 0, None
         self._snapshots = set(snapshot_steps(training.steps, run.loop.snapshots))
@@ -143,7 +144,7 @@ class Session:
         with ExitStack() as opened:
             checkpoints = Checkpoints(run.directory / "checkpoints", run.loop.keep)
             self._checkpoints = opened.enter_context(checkpoints)
-            self.done = self._checkpoints.latest or 0
+            self.done = agree(self._checkpoints.latest or 0)
             self.state = self._first_state()
             self._metrics = MetricsFile(run.directory / "metrics.jsonl", self.done)
             opened.callback(self._metrics.close)
@@ -221,7 +222,9 @@ def train_alone(session: Session, on_step: OnStep | None = None) -> None:
         state, values = train_step(session.state, images, labels, session.root, spec=run.spec)
         session.state = state
         stop.look()
-        stopping = stop.requested  # read once: what asks to stop later is saved a step later
+        stopping = stop.at_step(
+            session.done + 1
+        )  # read once: what asks to stop later is saved a step later
         session.after_step(values, lambda: session.state, stopping=stopping)
         if on_step:
             on_step(session.done, last)
@@ -258,7 +261,11 @@ def _batches(run: Run, first: int) -> Iterator[tuple[jax.Array, jax.Array | None
     schedule, sharding = schedule_of(run), batch_sharding(run.spec.mesh)
 
     def read(step: int):
-        return jax.device_put(read_batch(run, schedule, step), sharding)
+        positions = schedule.indices(step)
+        images = place_rows(run.train.take, positions, sharding)
+        if not run.conditional:
+            return images, None
+        return images, place_rows(lambda rows: run.train.labels[rows], positions, sharding)
 
     return read_ahead(read, first, run.spec.training.steps)
 
@@ -275,7 +282,7 @@ def evaluate(run: Run, state: TrainState, root: jax.Array) -> dict[str, Any]:
             return None
         labels = jnp.asarray(subset.labels[:count]) if run.conditional else None
         values = denoising_losses(denoise, subset.images(0, count), labels, sigmas, key)
-        return [float(f"{v:.6g}") for v in np.asarray(values)]
+        return [float(f"{v:.6g}") for v in fetch(values)]
 
     levels = [float(f"{s:.6g}") for s in EVAL_SIGMAS]
     return {"sigma": levels, "loss_train": losses(run.train), "loss_heldout": losses(run.heldout)}
@@ -296,7 +303,7 @@ class _Watch:
         if not self._pending:
             return
         steps = [step for step, _, _ in self._pending]
-        fetched = jax.device_get([values for _, values, _ in self._pending])
+        fetched = fetch([values for _, values, _ in self._pending])
         own = [row for _, _, row in self._pending]
         rows = [
             values if i is None else {k: v[i] for k, v in values.items()}

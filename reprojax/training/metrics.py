@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from reprojax.files import write_bytes
+from reprojax.files import is_muted, write_bytes
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -30,6 +31,8 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path, resume_step: int):
+        if is_muted():
+            path = Path(os.devnull)
         kept = [row for row in read_metrics(path) if row["step"] <= resume_step]
         write_bytes(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
         self._file = open(path, "a", buffering=1)  # noqa: SIM115

@@ -9,8 +9,10 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
+from reprojax import distributed
 from reprojax.errors import InterruptedRunError
 
+AGREE_STEPS = 8  # each costs a message to process 0 and back
 LOOK_SECONDS = 1.0  # between two looks at the claims; each is a file read
 
 
@@ -68,6 +70,19 @@ class StopRequest:
         """
         if abs(time.time() - self._looked) >= LOOK_SECONDS:
             self.require_claim()
+
+    def at_step(self, step: int) -> bool:
+        """Whether a stop was asked for, on any process of the job.
+
+        Args:
+            step: number of a step that all processes take; they ask each other at every eighth.
+        """
+        if distributed.is_alone():
+            return self.requested
+        if step % AGREE_STEPS == 0:
+            self.requested = distributed.any_of(self.requested)
+            return self.requested
+        return False
 
     def check(self, where: str) -> None:
         """Raises InterruptedRunError if a stop was asked for; looks at the claims too."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from reprojax.distributed import agree
 from reprojax.training.weights import save_weights, to_host
 
 FOLDER = "snapshots"
@@ -36,7 +37,7 @@ def write_snapshot(directory: Path, step: int, ema_params: Any) -> None:
         ema_params: a tree of device arrays.
     """
     path = Path(directory) / FOLDER / f"{step:09d}.safetensors"
-    if not path.exists():
+    if not agree(path.exists()):  # all must fetch, or none
         save_weights(path, to_host(ema_params), {"step": step})
 
 

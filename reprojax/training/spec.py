@@ -78,6 +78,7 @@ class LoopSpec:
         eval_every: steps between evaluations per noise level; the last step always has one.
         eval_images: images of each set in an evaluation.
         state_sharding: "replicated" or "sharded" over the devices.
+        fsdp: devices of a group over which a sharded state is split; 1 splits it over all of them.
         snapshots: how many times, evenly spaced in log(step), the EMA weights are kept for what
             is measured along training; 0 for never.
         pack: how many models of equal shape (same network, objective and budget; other data or
@@ -93,13 +94,14 @@ class LoopSpec:
     eval_every: int = 1000
     eval_images: int = 256
     state_sharding: str = "replicated"
+    fsdp: int = 1
     snapshots: int = 0
     pack: str | int = "off"
 
     def __post_init__(self):
         require_choice("loop.state_sharding", self.state_sharding, STATE_SHARDINGS)
         require_number("loop.snapshots", self.snapshots, at_least=0)
-        for name in ("checkpoint_every", "keep", "log_every", "eval_every", "eval_images"):
+        for name in ("checkpoint_every", "keep", "log_every", "eval_every", "eval_images", "fsdp"):
             require_number(f"loop.{name}", getattr(self, name), at_least=1)
         if self.pack not in ("auto", "off"):
             digits = str(self.pack)

@@ -17,6 +17,7 @@ from reprojax.denoisers.network import NetworkDenoiser
 from reprojax.diffusion.loss import Loss
 from reprojax.diffusion.objectives import Objective
 from reprojax.diffusion.preconditioning import Preconditioning
+from reprojax.distributed import place
 from reprojax.mesh import batch_sharding, state_sharding
 from reprojax.models.families import Network, init_params
 from reprojax.rng import normal, stream, uniform
@@ -107,7 +108,7 @@ class StepSpec:
         copy = lambda: jax.tree.map(lambda a: jnp.array(a, copy=True), teacher_params)  # noqa: E731
         kept = copy() if self.objective.needs_teacher else None
         state = state.replace(params=copy(), ema_params=copy(), teacher_params=kept)
-        return jax.device_put(state, self.shardings(state))
+        return place(state, self.shardings(state))
 
     def shardings(self, state: Any) -> Any:
         """A sharding per leaf of ``state``."""

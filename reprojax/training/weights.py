@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from reprojax.distributed import fetch
 from reprojax.errors import InputError
 from reprojax.files import write_bytes
 
@@ -72,5 +73,5 @@ def weights_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def to_host(params: Any) -> Any:
-    """Copies a tree of device arrays to numpy."""
-    return jax.tree.map(np.asarray, jax.device_get(params))
+    """Copies a tree of device arrays to numpy, whole; every process of a job must call it."""
+    return jax.tree.map(np.asarray, fetch(params))

@@ -42,6 +42,7 @@ def get_config(scale=""):
 
 FLAGS = ("config", "workdir", "mode", "dry_run", "overwrite")
 FLAGS += ("retry_failed", "shard", "wait_seconds")
+FLAGS += ("distributed", "coordinator", "num_processes", "process_id", "plan_devices")
 
 
 @pytest.fixture

@@ -80,6 +80,24 @@ MISTAKES = {
     "sharding": (["--config.loop.state_sharding=split"], "loop.state_sharding"),
     "a pack of none": (["--config.loop.pack=0"], "loop.pack"),
     "pack": (["--config.loop.pack=fast"], "'auto', 'off' or a number"),
+    "a group of devices": (["--config.loop.fsdp=3"], "loop.fsdp: 3 is not usable; a divisor"),
+    "no group": (["--config.loop.fsdp=0"], "loop.fsdp"),
+    "a job with no coordinator": (["--num_processes=2"], "only with --coordinator"),
+    "a process of no job": (["--process_id=1"], "only with --coordinator"),
+    "a coordinator with no port": (
+        ["--coordinator=localhost", "--num_processes=2", "--process_id=0"],
+        "host:port",
+    ),
+    "a job of unknown size": (["--coordinator=localhost:1234", "--process_id=0"], "num_processes"),
+    "a process of unknown number": (
+        ["--coordinator=localhost:1234", "--num_processes=2"],
+        "--process_id",
+    ),
+    "a process too many": (
+        ["--coordinator=localhost:1234", "--num_processes=2", "--process_id=2"],
+        "0 to 1",
+    ),
+    "a pod of nothing": (["--plan_devices=0"], "--plan_devices"),
 }
 
 
@@ -115,6 +133,12 @@ def test_a_field_that_a_config_file_invents(tmp_path, reprojax):
 def test_no_config_or_a_missing_one(tmp_path, reprojax):
     refused(reprojax(), "--config=configs/quickstart.py")
     refused(reprojax(f"--config={tmp_path / 'no.py'}"), "no.py")
+
+
+def test_a_job_that_is_not_there(tiny, tmp_path, start):
+    process = start(f"--config={tiny}", f"--workdir={tmp_path / 'w'}", "--distributed")
+    _, err = process.communicate()
+    refused((process.returncode, "", err), "--coordinator")
 
 
 def test_a_batch_that_does_not_divide_over_devices(tiny, tmp_path, start):

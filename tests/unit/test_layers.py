@@ -20,6 +20,8 @@ ORDER = (
     "rng",
     "files",
     "mesh",
+    "peers",
+    "distributed",
     "diffusion",
     "models",
     "denoisers",

@@ -1,0 +1,123 @@
+"""One process of a job of several: ``python one_process.py TASK FOLDER PORT COUNT NUMBER [DTYPE]``.
+
+It writes what it found to FOLDER/found-COUNT-DTYPE.npz. With COUNT 1 it is alone, and no job.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from reprojax import distributed, files
+from reprojax.errors import ReprojaxError
+
+SHAPE = (8, 8, 1)
+
+
+def make_run(folder, training, dtype="float32", **loop):
+    from reprojax.data.source import SourceSpec, open_source
+    from reprojax.data.subset import split
+    from reprojax.diffusion.objectives import Objective
+    from reprojax.diffusion.preconditioning import Preconditioning
+    from reprojax.mesh import make_mesh
+    from reprojax.models.families import build_network
+    from reprojax.training.loop import Run
+    from reprojax.training.spec import LoopSpec
+    from reprojax.training.step import StepSpec
+
+    digits = split(open_source(SourceSpec("digits")), n_train=100, n_heldout=50, seed=0)
+    module = build_network("uvit", SHAPE, dict(width=32, depth=2, num_heads=2, patch=4))
+    module = module.clone(dtype=np.dtype(dtype))
+    groups = min(2, jax.device_count())
+    loop = LoopSpec(**{"state_sharding": "sharded", "fsdp": groups, "log_every": 10, **loop})
+    mesh = make_mesh(fsdp=loop.fsdp)
+    distributed.meet(mesh)
+    spec = StepSpec(
+        module, Preconditioning(), Objective(), training, mesh, sharding=loop.state_sharding
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    return Run("cell", spec, loop, 7, digits.train, digits.heldout, folder)
+
+
+def as_dtype(run, state, dtype):
+    """The state in another dtype, laid out as before."""
+    like = lambda a: a.astype(dtype) if a.dtype.kind == "f" else a  # noqa: E731
+    host = jax.tree.map(like, distributed.fetch(state))
+    return distributed.place(host, run.spec.shardings(host))
+
+
+def compare(folder, dtype):
+    """Noises, batches, the first gradient, and the parameters after 50 steps."""
+    from reprojax.mesh import batch_sharding
+    from reprojax.rng import root_key
+    from reprojax.sampling.noise import NoiseBank
+    from reprojax.training.loop import _batches
+    from reprojax.training.spec import TrainingSpec
+    from reprojax.training.step import _loss_and_grad, train_step
+
+    jax.config.update("jax_enable_x64", dtype == "float64")
+    run = make_run(folder, TrainingSpec(steps=50, batch_size=16, warmup_steps=5), dtype)
+    root = root_key(run.seed)
+    state = as_dtype(run, run.spec.init(SHAPE, root), dtype)
+    bank = NoiseBank(3, 16, SHAPE)
+    noises = distributed.place(bank.all(), batch_sharding(run.spec.mesh))
+    found = {"noises": distributed.fetch(noises)}
+    gradient = jax.jit(_loss_and_grad, static_argnames=("spec",))
+    for step, (images, labels) in enumerate(_batches(run, 0)):
+        if step < 2:
+            found[f"batch{step}"] = distributed.fetch(images)
+        if step == 0:
+            _, grads = gradient(state, images, labels, root, spec=run.spec)
+            found["gradient"] = flat(grads)
+        state, _ = train_step(state, images, labels, root, spec=run.spec)
+    spread = [leaf.sharding.spec for leaf in jax.tree.leaves(state.params)]
+    assert any("fsdp" in spec for spec in spread), "no parameter is split"
+    return {**found, "params": flat(state.params)}
+
+
+def flat(tree):
+    return np.concatenate([np.ravel(a) for a in jax.tree.leaves(distributed.fetch(tree))])
+
+
+def train_some(folder, dtype):
+    """Trains with a checkpoint every tenth step, until it is killed or has done STEPS steps."""
+    from reprojax.training.loop import train
+    from reprojax.training.signals import StopRequest
+    from reprojax.training.spec import TrainingSpec
+
+    training = TrainingSpec(steps=60, batch_size=16, warmup_steps=5)
+    endless = dtype == "endless"
+    run = make_run(folder, replace(training, steps=10**9) if endless else training)
+    stop = StopRequest()
+    said = []
+
+    def on_step(done, last):
+        if endless and done == 5:
+            (folder / f"ready{jax.process_index()}").touch()
+        if dtype == "stops" and done == 20:
+            stop.requested = True
+
+    params = train(run, stop=stop, on_step=on_step, log=said.append)
+    return {"params": flat(params), "said": np.array(said)}
+
+
+def main(task, folder, port, count, number, dtype="float32"):
+    folder, count, number = Path(folder), int(count), int(number)
+    try:
+        if count > 1:
+            distributed.start(f"localhost:{port}", count, number, timeout=240)
+        found = {"compare": compare, "train": train_some}[task](folder / task, dtype)
+        files.write_npz(folder / f"found-{count}-{dtype}.npz", **found)
+        distributed.end()
+    except ReprojaxError as error:
+        return distributed.abandon(error.exit_code, str(error))
+    except Exception as error:
+        distributed.note_failure(error)
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,161 @@
+"""Two processes on one machine do what one does; where one is lost, the other says so."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parent
+DEVICES = 4  # in all, whatever the number of processes
+
+
+def free_port():
+    """A port that is free, as the next one is."""
+    while True:
+        with socket.create_server(("", 0)) as one:
+            port = one.getsockname()[1]
+            try:
+                socket.create_server(("", port + 1)).close()
+            except OSError:
+                continue
+        return port
+
+
+@pytest.fixture
+def job(repo_root, tmp_path):
+    """Starts the processes of a job; gives them. Ends what is left of them."""
+    started = []
+
+    def start(command, count, devices=DEVICES, numbers=None):
+        port = free_port()
+        flags = f"--xla_force_host_platform_device_count={devices // count}"
+        env = {**os.environ, "PYTHONPATH": str(repo_root), "XLA_FLAGS": flags}
+        for number in range(count) if numbers is None else numbers:
+            arguments = [str(a) for a in command(port, count, number)]
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            process = subprocess.Popen([sys.executable, *arguments], env=env, cwd=tmp_path, **pipes)
+            started.append(process)
+        return started[-(count if numbers is None else len(numbers)) :]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def script(job, tmp_path):
+    """Runs a task of one_process.py to its end; gives what it found."""
+
+    def run(task, count, dtype="float32", devices=DEVICES, fails=0):
+        def command(port, count, number):
+            return [HERE / "one_process.py", task, tmp_path, port, count, number, dtype]
+
+        ends = [(p, *p.communicate(timeout=1800)) for p in job(command, count, devices)]
+        for process, _, err in ends:
+            assert process.returncode == fails, err
+        if not fails:
+            return dict(np.load(tmp_path / f"found-{count}-{dtype}.npz"))
+        return [err for _, _, err in ends]
+
+    return run
+
+
+def apart(a, b):
+    """Distance of two vectors relative to their length."""
+    return np.linalg.norm(a.astype(np.float64) - b) / np.linalg.norm(b)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bound"),
+    [("float64", 1e-9), pytest.param("float32", 1e-3, marks=pytest.mark.slow)],
+)
+def test_two_processes_train_as_one_does(script, dtype, bound):
+    one, two = script("compare", 1, dtype), script("compare", 2, dtype)
+    for name in ("noises", "batch0", "batch1"):
+        assert one[name].dtype == two[name].dtype
+        np.testing.assert_array_equal(one[name], two[name])
+    assert not np.array_equal(one["batch0"], one["batch1"])
+    assert one["params"].dtype == dtype
+    assert apart(two["gradient"], one["gradient"]) <= 1e-6
+    assert apart(two["params"], one["params"]) <= bound
+
+
+def test_a_killed_process_is_named_by_the_other(job, tmp_path):
+    """The other hears of it in a collective or before; process 0 is the harder one to lose."""
+
+    def command(port, count, number):
+        folder = tmp_path / str(port)
+        return [HERE / "one_process.py", "train", folder, port, count, number, "endless"]
+
+    for victim in (1, 0):
+        processes = job(command, 2)
+        pattern = f"{processes[0].args[4]}/train/ready*"
+        deadline = time.monotonic() + 1200
+        while len(list(tmp_path.glob(pattern))) < 2:
+            assert time.monotonic() < deadline and processes[0].poll() is None
+            time.sleep(0.1)
+        processes[victim].send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+        _, err = processes[1 - victim].communicate(timeout=120)
+        assert time.monotonic() - killed < 60
+        assert processes[1 - victim].returncode == 1, err
+        assert err.count("\n") == 1, err
+        assert f"reprojax: process {victim} of 2 was lost" in err
+
+
+@pytest.mark.slow
+def test_what_two_processes_saved_one_and_eight_devices_go_on_with(script, tmp_path):
+    """One run, stopped at step 24 by an agreed stop, goes on elsewhere to the same end."""
+    whole = script("train", 1)["params"]
+    (tmp_path / "train").rename(tmp_path / "whole")
+    for devices in (1, 8):
+        errors = script("train", 2, "stops", fails=130)
+        assert all("interrupted in training cell at step 24 of 60" in e for e in errors)
+        found = script("train", 1, devices=devices)
+        assert any("resumed at step 24" in line for line in found["said"])
+        assert apart(found["params"], whole) <= 1e-3
+        (tmp_path / "train").rename(tmp_path / f"resumed{devices}")
+
+
+@pytest.mark.slow
+def test_a_study_by_two_processes_has_the_scores_of_one(job, tiny, tmp_path):
+    """Sums in another order move a few samples over a threshold: scores may differ by 2 of 40."""
+    scores = []
+    for count in (1, 2):
+        workdir = tmp_path / f"w{count}"
+
+        def command(port, count, number, workdir=workdir):
+            base = ["-m", "reprojax.main", f"--config={tiny}", f"--workdir={workdir}"]
+            base.append("--config.loop.state_sharding=sharded")
+            if count == 1:
+                return base
+            return [
+                *base,
+                f"--coordinator=localhost:{port}",
+                f"--num_processes={count}",
+                f"--process_id={number}",
+            ]
+
+        for process in job(command, count):
+            _, err = process.communicate(timeout=1800)
+            assert process.returncode == 0, err
+            assert "Traceback" not in err
+        scores.append(json.loads((workdir / "scores.json").read_text()))
+        assert (workdir / "report" / "index.html").exists()
+    one, two = scores
+    assert one["noise"] == two["noise"] and one["study"] == two["study"]
+    for kind in ("pairs", "models"):
+        for a, b in zip(one[kind], two[kind], strict=True):
+            same = ("a", "b", "name", "score", "n")
+            assert [a.get(k) for k in same] == [b.get(k) for k in same]
+            if a["score"] != "frechet":
+                assert abs(a["value"] - b["value"]) <= 2 / 40 + 1e-9, (a, b)
