@@ -194,7 +194,7 @@ TABLES = {
         _families,
     ),
     "grid/valleys": (
-        "RP between capacities, from its lower end to the valley",
+        "The valley of RP between capacities",
         grid_tables.VALLEY_COLUMNS,
         grid_tables.valleys,
     ),
@@ -204,7 +204,7 @@ TABLES = {
         grid_tables.crossings,
     ),
     "grid/disjoint": (
-        "Networks of disjoint images, and of two seeds",
+        "RP of networks of disjoint images, beside two seeds",
         grid_tables.DISJOINT_COLUMNS,
         grid_tables.disjoint,
     ),

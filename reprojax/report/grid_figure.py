@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullLocator
 
 from reprojax.report.formats import format_count, format_share, format_span
 from reprojax.report.grid_tables import crossing_words
@@ -309,14 +311,15 @@ def _states_plate(found: Found) -> Plate | None:
     handles.append(Line2D([], [], color=INK, linewidth=1.2, ls="--", label=text))
     fig.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
     most = max(rows, key=lambda row: row["spurious"]["value"])
+    where = f"at N = {format_count(most['n_train'])}, {label(most['capacity'])}"
+    share = most["spurious"]["value"]
+    told = f"Spurious ones are most frequent {where}: {format_share(share)}. " if share else ""
     caption = (
         f"What {format_count(found['n'])} samples are near copies of: a training image "
         "(memorized), no training image but another sample (spurious, arXiv 2505.21777), neither "
         "(generalized). "
         "A copy is nearer than a third of the distance to the second nearest training image. "
-        f"Most are spurious at N = {format_count(most['n_train'])}, {label(most['capacity'])}: "
-        f"{format_share(most['spurious']['value'])}. Dashed: the same of held-out images in place "
-        "of samples, which is there by chance."
+        f"{told}Dashed: the same of held-out images in place of samples, which is there by chance."
     )
     alt = f"Stacked areas over training images for {listed([label(c) for c in capacities])}."
     title = "Memorized, spurious, generalized"
@@ -402,3 +405,10 @@ def log_ticks(ax: Axes, values: Sequence[float]) -> None:
     powers = [10.0**k for k in range(int(np.ceil(low - 1e-9)), int(np.floor(high + 1e-9)) + 1)]
     if len(powers) > 1:
         ax.set_xticks(powers, [f"{p:,g}" if p >= 1 else f"{p:g}"[1:] for p in powers])
+
+
+def log_values(axis: Axis, subs: Sequence[float]) -> None:
+    """Plain numbers on a logarithmic axis, at these multiples of powers of ten."""
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(lambda y, _: f"{y:,g}")
+    axis.set_minor_locator(NullLocator())

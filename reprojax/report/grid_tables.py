@@ -7,7 +7,6 @@ from typing import Any
 
 from reprojax.report.formats import (
     MISSING,
-    format_bound,
     format_count,
     format_params,
     format_share,
@@ -17,28 +16,10 @@ from reprojax.report.formats import (
 Found = Mapping[str, Any]
 Rows = Iterator[tuple[str, ...]]
 
-VALLEY_COLUMNS = (
-    "smaller",
-    "larger",
-    "|",
-    "valley at N",
-    "RP there",
-    "lower end",
-    "ratio",
-    "apart",
-)
+# each row fits into a terminal of 80 columns; what has no place there is in the JSON
+VALLEY_COLUMNS = ("pair", "|", "N", "RP there", "lower end", "ratio", "apart")
 CROSSING_COLUMNS = ("capacity", "|", "parameters", "GL half at N", "memorizes up to N")
-DISJOINT_COLUMNS = (
-    "capacity",
-    "|",
-    "N",
-    "RP disjoint",
-    "two seeds",
-    "ratio",
-    "Gaussian",
-    "chance",
-    "cosine",
-)
+DISJOINT_COLUMNS = ("capacity", "|", "N", "disjoint", "two seeds", "ratio", "Gaussian")
 TIMES_COLUMNS = ("model", "|", "N", "good at step", "memorizes at step", "memorized", "GL")
 GROWTH_COLUMNS = ("capacity", "time", "|", "slope in log N", "reached", "never", "at once")
 TIMES = {"t_mem": "memorizes", "t_gen": "good"}
@@ -77,13 +58,12 @@ def valleys(found: Found) -> Rows:
         v = pair["valley"]
         if v is None:
             continue
-        at = format_value(v["end_rp"]["value"], v["end_rp"]["ci95"])
+        low, end = v["rp"], v["end_rp"]
         yield (
-            pair["a"],
-            pair["b"],
+            f"{pair['a']} × {pair['b']}",
             format_count(v["n_train"]),
-            format_value(v["rp"]["value"], v["rp"]["ci95"]),
-            f"{at} at {format_count(v['end_n_train'])}",
+            format_value(low["value"], low["ci95"]),
+            format_value(end["value"], end["ci95"]),
             ratio_words(v["ratio"], v["ratio_ci95"]),
             "yes" if v["disjoint"] else "no",
         )
@@ -100,16 +80,13 @@ def disjoint(found: Found) -> Rows:
     """A row per capacity and size that has a second training set or a second seed."""
     for row in found["disjoint"]:
         parts, seeds, gaussian = (row[k] for k in ("parts", "seeds", "gaussian"))
-        chance = [r["chance"] for r in (parts, seeds) if r]
         yield (
             row["capacity"],
             format_count(row["n_train"]),
             _rp(parts),
             _rp(seeds),
             ratio_words(row["ratio"], row["ratio_ci95"]),
-            _rp(gaussian),
-            format_bound(max(chance)),
-            MISSING if parts is None else f"{parts['cosine']:.3f}",
+            format_share(gaussian and gaussian["value"]),
         )
 
 
@@ -126,8 +103,8 @@ def times(found: Found) -> Rows:
             format_count(cell["n_train"]),
             crossing_words(cell["t_gen"]),
             crossing_words(cell["t_mem"]),
-            format_value(last["memorized"]["value"], last["memorized"]["ci95"]),
-            format_value(last["gl"]["value"], last["gl"]["ci95"]),
+            format_share(last["memorized"]["value"]),
+            format_share(last["gl"]["value"]),
         )
 
 

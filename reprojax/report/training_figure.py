@@ -9,10 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator
 
 from reprojax.report.formats import format_count, format_share
-from reprojax.report.grid_figure import log_ticks, size_color, size_handles
+from reprojax.report.grid_figure import log_ticks, log_values, size_color, size_handles
 from reprojax.report.grid_tables import slope_words
 from reprojax.report.inputs import ReportInputs
 from reprojax.report.plotting import (
@@ -138,9 +137,7 @@ def _axes(ax: Axes, steps: Sequence[int], *, share: bool) -> None:
         ax.set_ylim(-0.04, 1.04)
     else:
         ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
-        ax.yaxis.set_minor_locator(NullLocator())
+        log_values(ax.yaxis, (1, 1.5, 2, 3, 5, 7))
 
 
 def _times_plate(found: Found) -> Plate | None:
@@ -156,6 +153,7 @@ def _times_plate(found: Found) -> Plate | None:
     for ax, group in zip(axes, groups):
         own = [cells[name] for name in group["names"]]
         ax.set_yscale("log")
+        log_values(ax.yaxis, (1, 2, 5))
         ax.axhline(last, color=DIM, linewidth=0.8)
         for key, (_, color, marker) in TIMES.items():
             _draw_times(ax, own, key, group[key], color, marker)

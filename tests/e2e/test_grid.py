@@ -49,7 +49,7 @@ def test_a_grid_is_analysed_from_its_facts_and_along_training(config, reprojax, 
     workdir = tmp_path / "w"
     code, out, err = reprojax(config, f"--workdir={workdir}")
     assert (code, err) == (0, "") and "analysed 2" in out
-    assert "valley at N" in out and "slope in log N" in out
+    assert "valley of RP" in out and "slope in log N" in out
     scores = json.loads((workdir / "scores.json").read_text())
     grid, training = (
         json.loads((workdir / "analyses" / f"{name}.json").read_text())
@@ -89,7 +89,9 @@ def check_grid(grid, scores):
         assert total == pytest.approx(1, abs=1e-5) and 0 <= row["reference"]["spurious"] <= 1
     (apart,) = grid["disjoint"]
     assert (apart["parts"]["b"], apart["seeds"]["b"]) == ("apart", "again")
-    assert -1 <= apart["parts"]["cosine"] < apart["seeds"]["cosine"] <= 1
+    assert all(0 < apart[k]["cosine"] < 1 for k in ("parts", "seeds"))
+    assert apart["parts"]["value"] == stored["a_24", "apart"]["value"]
+    assert apart["ratio"] == pytest.approx(apart["parts"]["value"] / apart["seeds"]["value"])
     assert apart["gaussian"]["a"] == "gaussian_24"
     for model in grid["models"]:
         assert model["gl_crossing"] and model["memorization"]

@@ -193,6 +193,8 @@ def test_a_valley_is_measured_against_the_lower_end():
     assert flat["ratio"] == 1 and not flat["disjoint"]
     near = valley([{"n_train": 2**i, "rp": share(v)} for i, v in enumerate((0.5, 0.47, 0.55))])
     assert near["ratio"] < 1 and not near["disjoint"]
+    rising = valley([{"n_train": 2**i, "rp": share(v)} for i, v in enumerate((0.3, 0.4, 0.8))])
+    assert rising["n_train"] == 2 and rising["ratio"] > 1 and not rising["disjoint"]
     assert valley(points[:2]) is None
 
 
@@ -329,13 +331,15 @@ def test_tables_say_where_and_how_sure(inputs):
     crossings = tables["Where memorizing ends"]
     assert [row[0] for row in crossings.rows] == ["unet-8", "unet-16", "unet-32"]
     assert all("[" in row[2] and "[" in row[3] for row in crossings.rows)
+    valleys = tables["The valley of RP between capacities"].rows
+    assert valleys[0][0] == "unet-8 × unet-16" and valleys[0][-1] == "yes"
     for table in tables.values():
         assert table.rows and all(len(row) == len(table.columns) for row in table.rows)
     times_rows = tables["When networks get good, and when they memorize"].rows
     assert "above 4,000" in {row[3] for row in times_rows}
     out = io.StringIO()
-    print_analyses(inputs.analyses, Console(file=out, width=200))
-    assert "valley at N" in out.getvalue() and "slope in log N" in out.getvalue()
+    print_analyses(inputs.analyses, Console(file=out, width=80))
+    assert "slope in log N" in out.getvalue() and "…" not in out.getvalue()
 
 
 def test_a_crossing_in_words():
