@@ -31,7 +31,7 @@ from reprojax.training.step import StepSpec
 SHAPE = (8, 8, 1)
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "U-Net width 8": ("unet", dict(width=8, multipliers=(1, 2), num_blocks=1, attention=())),
-    "U-ViT dim 64": ("uvit", dict(width=64, depth=5, num_heads=4, patch=2)),
+    "U-ViT dim 64": ("uvit", dict(width=64, depth=4, num_heads=4, patch=2)),
 }
 LONG = 10**9  # steps: so many that measuring is always worth its time
 MOST_SLOWER = 0.10
