@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,6 @@ from reprojax.sampling.noise import NoiseBank
 from reprojax.study.costs import count_flops, network_cost
 from reprojax.study.plan import h100_hours, plan_cell, print_plan
 from reprojax.study.progress import Reporter
-from reprojax.study.runner import Prepared
 
 SHAPE = (32, 32, 3)
 DDPMPP = dict(multipliers=(2, 2, 2), num_blocks=4, attention=(16,), dropout=0.13)
@@ -150,7 +150,8 @@ def grid(repo_root):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     study = rc.make_study(module.get_config())
-    return Prepared(study, Sizes(), NoiseBank(0, 16, SHAPE), {}, "", "")
+    # Of a prepared study a plan reads these three.
+    return SimpleNamespace(study=study, images=Sizes(), bank=NoiseBank(0, 16, SHAPE))
 
 
 def test_the_papers_grid(grid):

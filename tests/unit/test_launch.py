@@ -56,10 +56,18 @@ def test_a_mistake_is_one_line(case, sweep, capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_slurm_where_there_is_none(sweep, capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert sweep.main([CONFIG, f"--workdir={tmp_path / 'w'}", "--executor=slurm"]) == 2
-    assert "sbatch" in capsys.readouterr().err
+def run_python(*arguments, **env):
+    """In a process of its own: importing submitit closes every logging handler of this one."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
+def test_slurm_where_there_is_none(tmp_path):
+    options = [CONFIG, f"--workdir={tmp_path / 'w'}", "--executor=slurm"]
+    done = run_python(LAUNCH / "sweep.py", *options, PATH=str(tmp_path))
+    assert done.returncode == 2 and "sbatch" in done.stderr and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_times_as_slurm_writes_them(sweep):
@@ -94,41 +102,42 @@ assert signal.getsignal(signal.SIGUSR2) is signal.SIG_IGN
 pathlib.Path(sys.argv[1]).touch()
 time.sleep(600)
 """
+# As submitit stops a worker: the signal comes while it waits for main.
+PREEMPTED = """
+import importlib.util, os, pathlib, signal, sys, threading, time
+path, ready, child = sys.argv[1:]
+spec = importlib.util.spec_from_file_location("launch_sweep", path)
+sweep = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sweep)
+worker = sweep.Worker([sys.executable, "-c", child, ready], "5", grace=120)
 
-
-def test_a_worker_is_stopped_once_and_can_be_requeued(sweep, tmp_path):
-    """As submitit stops it: the signal comes while the worker waits for main."""
-    import signal
-    import threading
-    import time
-
-    ready = tmp_path / "ready"
-    worker = sweep.Worker([sys.executable, "-c", CHILD, str(ready)], "5", grace=120)
-    again = []
-
-    def preempt(number, frame):
-        again.append(worker.checkpoint())
-        raise SystemExit
-
-    def signal_when_ready():
-        while not ready.exists():
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGUSR1)
-
-    before = signal.signal(signal.SIGUSR1, preempt), signal.getsignal(signal.SIGTERM)
-    try:
-        threading.Thread(target=signal_when_ready, daemon=True).start()
-        with pytest.raises(SystemExit):
-            worker()
-    finally:
-        signal.signal(signal.SIGUSR1, before[0])
-        signal.signal(signal.SIGTERM, before[1])
+def preempt(number, frame):
+    again = worker.checkpoint().function
     assert worker._process.wait() == 130
-    (submission,) = again
-    assert submission.function.command == worker.command and submission.function.devices == "5"
+    assert (again.command, again.devices, again._process) == (worker.command, "5", None)
+    print("preempted", flush=True)
+    raise SystemExit
+
+def signal_when_ready():
+    while not (pathlib.Path(ready).exists() and worker._process):
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGUSR2)
+
+signal.signal(signal.SIGUSR2, preempt)
+threading.Thread(target=signal_when_ready, daemon=True).start()
+worker()
+"""
+
+
+def test_a_preempted_worker_lets_main_save_and_can_be_requeued(tmp_path):
+    done = run_python("-c", PREEMPTED, LAUNCH / "sweep.py", tmp_path / "ready", CHILD)
+    assert done.returncode == 0 and done.stdout.endswith("preempted\n"), done.stderr
+
+
+def test_a_worker_fails_as_main_does(sweep, monkeypatch):
+    monkeypatch.setattr(sweep.signal, "signal", lambda *_: None)
     with pytest.raises(RuntimeError, match="exit code 7"):
         sweep.Worker([sys.executable, "-c", "raise SystemExit(7)"], None, 1)()
-    signal.signal(signal.SIGTERM, before[1])
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
