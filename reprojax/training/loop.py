@@ -222,9 +222,8 @@ def train_alone(session: Session, on_step: OnStep | None = None) -> None:
         state, values = train_step(session.state, images, labels, session.root, spec=run.spec)
         session.state = state
         stop.look()
-        stopping = stop.at_step(
-            session.done + 1
-        )  # read once: what asks to stop later is saved a step later
+        # Read once: what asks to stop later is saved a step later.
+        stopping = stop.at_step(session.done + 1)
         session.after_step(values, lambda: session.state, stopping=stopping)
         if on_step:
             on_step(session.done, last)
