@@ -82,7 +82,7 @@ class LoopSpec:
         snapshots: how many times, evenly spaced in log(step), the EMA weights are kept for what
             is measured along training; 0 for never.
         pack: how many models of equal shape (same network, objective and budget; other data or
-            seed) are trained in one program: a number ("4"); "off", one after another; or "auto": as
+            seed) are trained in one program: "4", say; "off", one after another; or "auto": as
             many as there are, up to 16, where a short measurement finds that quicker and the
             training is long enough to be worth measuring. The default is "off": on a CPU packing
             seldom pays, and on an accelerator the memory must hold them all at once.
