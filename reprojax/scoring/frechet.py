@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -48,6 +49,17 @@ class Projection:
         return np.concatenate(parts)
 
 
+class _Moments(NamedTuple):
+    """Mean `[k]` and covariance `[k, k]` of a set."""
+
+    mean: np.ndarray
+    cov: np.ndarray
+
+
+def _moments(x: np.ndarray) -> _Moments:
+    return _Moments(x.mean(axis=0), np.atleast_2d(np.cov(x, rowvar=False)))
+
+
 def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     """Squared Fréchet distance between Gaussians fitted to two sets (arXiv 1706.08500).
 
@@ -61,12 +73,15 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     Returns:
         The distance in squared feature units, at least 0.
     """
-    cov_x, cov_y = (np.atleast_2d(np.cov(v, rowvar=False)) for v in (x, y))
-    values, vectors = np.linalg.eigh(cov_x)
+    return _distance(_moments(x), _moments(y))
+
+
+def _distance(x: _Moments, y: _Moments) -> float:
+    values, vectors = np.linalg.eigh(x.cov)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ cov_y @ root), 0)).sum()
-    mean_gap = np.sum((x.mean(axis=0) - y.mean(axis=0)) ** 2)
-    return max(0.0, float(mean_gap + np.trace(cov_x) + np.trace(cov_y) - 2 * cross))
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ y.cov @ root), 0)).sum()
+    mean_gap = np.sum((x.mean - y.mean) ** 2)
+    return max(0.0, float(mean_gap + np.trace(x.cov) + np.trace(y.cov) - 2 * cross))
 
 
 def frechet(samples: np.ndarray, heldout: np.ndarray) -> tuple[float, tuple[float, float]]:
@@ -83,6 +98,7 @@ def frechet(samples: np.ndarray, heldout: np.ndarray) -> tuple[float, tuple[floa
     Returns:
         the distance and (low, high), low at least 0.
     """
-    value = frechet_distance(samples, heldout)
-    half = Z95 * jackknife(lambda keep: frechet_distance(samples[keep], heldout), len(samples))
+    real = _moments(heldout)  # once: of the larger set, and the same in every group
+    value = _distance(_moments(samples), real)
+    half = Z95 * jackknife(lambda keep: _distance(_moments(samples[keep]), real), len(samples))
     return value, (max(0.0, value - half), value + half)
