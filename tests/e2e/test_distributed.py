@@ -108,8 +108,11 @@ def test_a_killed_process_is_named_by_the_other(job, tmp_path):
         _, err = processes[1 - victim].communicate(timeout=120)
         assert time.monotonic() - killed < 60
         assert processes[1 - victim].returncode == 1, err
-        assert err.count("\n") == 1, err
-        assert f"reprojax: process {victim} of 2 was lost" in err
+        # One line, the last; what XLA says of a slow compilation came before the loss.
+        lines = err.splitlines()
+        assert f"reprojax: process {victim} of 2 was lost" in lines[-1], err
+        assert err.count("reprojax:") == 1, err
+        assert not any(word in err for word in ("Traceback", "Terminating", "Check failure")), err
 
 
 @pytest.mark.slow

@@ -42,9 +42,9 @@ def planned(start, config, devices, **fields):
     assert process.returncode == 0, err
     print(out)
     numbers = re.findall(
-        r"^\s*(arguments|temporaries|all-gather|the whole.*?) .*?([\d.,]+) MB", out, re.M
+        r"^\s*(arguments|temporaries|all-gather|the whole state)[ ,].*?([\d.,]+) MB", out, re.M
     )
-    return out, {name.split(",")[0]: float(value.replace(",", "")) for name, value in numbers}
+    return out, {name: float(value.replace(",", "")) for name, value in numbers}
 
 
 def test_a_small_step_planned_for_eight_devices(tiny, tmp_path, start):
