@@ -103,6 +103,12 @@ class Claims:
         """Whether there is a claim on ``name``, by a living worker or a dead one."""
         return self._path(name).exists()
 
+    def bury(self, name: str) -> None:
+        """Removes the claim on ``name`` where its owner is known to be dead."""
+        claim = self.take(name) if self.taken(name) else None
+        if claim is not None:
+            claim.release()
+
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.claim"
 

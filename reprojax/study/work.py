@@ -156,8 +156,11 @@ def run_cells(
     said, packer = _Sayings(context, sample), Packer(context)
     claim_fn = lambda cell: claim_cell(context, cell, sample=sample)  # noqa: E731
     for cell in context.study.cells:
-        if cell.name in mine and cell_state(context, cell, sample=sample) is State.DONE:
-            remove_parts(context, cell)  # left by a run killed at its very end
+        if cell.name in mine:
+            # What a killed run was at is open again, and comes before cells that nobody began.
+            context.claims.bury(context.claim_name(cell))
+            if cell_state(context, cell, sample=sample) is State.DONE:
+                remove_parts(context, cell)  # left by a run killed at its very end
     while True:
         context.stop.check("between cells")
         board = read_board(context, sample=sample)

@@ -84,9 +84,13 @@ def test_a_dead_owner_of_this_host_is_taken_over_at_once(tmp_path, repo_root):
     try:
         assert owner.stdout.readline() == "held\n"
         assert claims.take("x") is None
+        claims.bury("x")
+        assert claims.taken("x")  # it lives
         owner.send_signal(signal.SIGKILL)
         owner.wait()
-        claim = claims.take("x") or claims.take("x")
+        claims.bury("x")
+        assert not claims.taken("x")
+        claim = claims.take("x")
         assert claim is not None
         claim.release()
     finally:
