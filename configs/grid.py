@@ -10,7 +10,7 @@ keeps weights along training (arXiv 2505.17638).
 Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
 dataset-fashion-mnist.
 Cost: DDPM++ of width 64, 128 and 256, ten training sets of 64 to 32,768 images, 50 M images each:
-3.3e20 FLOP, about 233 hours of one H100 at 40 % of its bfloat16 peak. ``--dry_run`` prints it for
+3.3e20 FLOP, about 234 hours of one H100 at 40 % of its bfloat16 peak. ``--dry_run`` prints it for
 any change; README says how many workers share one folder. :lab: see README.
 Expect: RP between capacities high at both ends and low between; GL from 0 to 1, later for larger
 networks; RP with the optimum falling from about one half to nothing.
