@@ -44,6 +44,7 @@ def get_config(scale=""):
     return path
 
 
+@pytest.mark.slow
 def test_a_packed_study_leaves_what_an_unpacked_one_leaves(seeds, tmp_path, reprojax):
     one_by_one, workdir = tmp_path / "a", tmp_path / "b"
     code, out, err = reprojax(f"--config={seeds}", f"--workdir={one_by_one}", *SHORT)

@@ -137,6 +137,7 @@ def test_what_began_alone_ends_packed_wherever_each_stands(alone, make_runs, tmp
     assert train_packed(runs[:1], stop=StopRequest(), log=silent)  # done already: nothing to do
 
 
+@pytest.mark.slow
 def test_in_float64_only_rounding_is_between_them():
     """So what differs in float32 is rounding too, and no number drawn or row mixed up."""
     with jax.enable_x64(True):
@@ -207,6 +208,7 @@ def test_a_model_draws_the_same_numbers_packed_or_alone(make_runs, tmp_path):
     assert not np.array_equal(drawn[2][0], drawn[2][1])
 
 
+@pytest.mark.slow
 def test_a_model_that_diverges_falls_out_alone(make_runs, tmp_path):
     """Its NaN crosses no grouped convolution; nothing of it is saved; the others end well."""
     spec = make_spec("unet")
