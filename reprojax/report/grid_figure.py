@@ -25,6 +25,7 @@ from reprojax.report.plotting import (
     LINES,
     MARKERS,
     ORANGE,
+    PALE,
     Plate,
     draw_intervals,
     label,
@@ -35,7 +36,6 @@ from reprojax.report.plotting import (
     style_axes,
 )
 
-PALE = "#aaaaaa"
 APART = 1.04  # factor between the same N of two lines, so that equal values do not hide
 STATES = {"memorized": BLUE, "spurious": ORANGE, "generalized": GREEN}
 OVERLAY = {"linewidth": 3.5, "alpha": 0.22, "zorder": 1, "solid_capstyle": "round"}

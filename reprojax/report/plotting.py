@@ -16,7 +16,7 @@ from matplotlib.ticker import NullLocator
 from reprojax.report.formats import format_count, format_share
 
 DPI = 150
-INK, DIM, GRID = "#222222", "#777777", "#e4e4e4"
+INK, DIM, PALE, GRID = "#222222", "#777777", "#aaaaaa", "#e4e4e4"
 # Okabe and Ito's palette: told apart with any common colour vision
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED = (
     "#0072B2",

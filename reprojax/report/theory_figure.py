@@ -18,6 +18,7 @@ from reprojax.report.plotting import (
     INK,
     LINES,
     MARKERS,
+    PALE,
     Plate,
     draw_intervals,
     label,
@@ -31,7 +32,6 @@ from reprojax.report.rows import TRAINED, ModelRow, main_models, main_pairs
 
 FEWEST_SIZES = 3
 LEGEND_COLUMNS = 4
-PALE = "#aaaaaa"
 APART = 1.05  # factor between the same N of two groups, so that equal values do not hide
 REFERENCES = {  # closed form: its dash and its name
     "optimum": ("-", "optimum of the same images"),

@@ -14,12 +14,12 @@ from reprojax.errors import one_line
 from reprojax.files import write_json
 from reprojax.models.families import count_params
 from reprojax.study.cells import Cell
+from reprojax.study.costs import BACKWARD, evaluations
 from reprojax.study.progress import duration
 from reprojax.study.stages import Context, cell_network, is_sampled, is_trained
 
 FAILED = "failed.json"
 HISTORY = "history.jsonl"
-BACKWARD = 3  # forward and backward cost about three forward passes
 CLOSED_FORM = 1000  # counted as its parameters: a closed form costs little beside a network
 
 
@@ -190,10 +190,9 @@ def _seconds_left(context: Context, board: Board, *, sample: bool) -> float:
 
 def _work(context: Context, cell: Cell) -> dict[str, float]:
     """Relative cost of training and sampling a cell: parameters times images that pass through."""
-    sampler = context.study.sampler_of(cell)
-    evaluations = context.bank.n * (100 if sampler.adaptive else len(sampler.table().sigma))
+    passes = context.bank.n * evaluations(context.study.sampler_of(cell))
     if cell.kind == "closed_form":
-        return {"sampled": float(CLOSED_FORM * evaluations)}
+        return {"sampled": float(CLOSED_FORM * passes)}
     size = count_params(cell_network(cell, context.images.shape), context.images.shape)
     seen = 0 if cell.weights else cell.training.steps * cell.training.batch_size
-    return {"trained": float(BACKWARD * size * seen), "sampled": float(size * evaluations)}
+    return {"trained": float(BACKWARD * size * seen), "sampled": float(size * passes)}

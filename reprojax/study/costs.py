@@ -19,7 +19,10 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 
 from reprojax.models.families import Network, count_params, param_shapes
+from reprojax.sampling.flow import SamplerSpec
 
+BACKWARD = 3  # forward and backward cost about three forward passes
+ADAPTIVE_NFE = 100  # guessed for solvers that choose their steps
 FLOAT_BYTES = 4  # of a parameter and of all that is kept beside it
 # Parameters, their gradient, their moving average and the two moments of Adam.
 TRAINING_COPIES = 5
@@ -58,6 +61,11 @@ class NetworkCost(NamedTuple):
         """
         state = (TRAINING_COPIES + int(teacher)) * FLOAT_BYTES * self.params
         return state / shards + self.cast_bytes + self.held_bytes * images
+
+
+def evaluations(sampler: SamplerSpec) -> int:
+    """Forward passes per image of a sampler; of an adaptive one a guess."""
+    return ADAPTIVE_NFE if sampler.adaptive else len(sampler.table().sigma)
 
 
 @cache

@@ -12,13 +12,11 @@ from rich.table import Table
 
 from reprojax.mesh import DATA_AXIS, make_mesh
 from reprojax.study.cells import Cell
-from reprojax.study.costs import network_cost
+from reprojax.study.costs import BACKWARD, evaluations, network_cost
 from reprojax.study.progress import Reporter, duration
 from reprojax.study.runner import Prepared
 from reprojax.study.stages import cell_network
 
-BACKWARD = 3  # forward and backward cost about three forward passes
-ADAPTIVE_NFE = 100  # guessed for solvers that choose their steps
 # One H100 SXM: dense bfloat16 peak (NVIDIA's data sheet), and the share that training attains.
 H100_FLOPS_PER_SECOND = 989e12
 UTILISATION = 0.4
@@ -53,8 +51,7 @@ def plan_cell(prepared: Prepared, cell: Cell, devices: int = 1) -> CellPlan:
         devices: over which a batch is divided.
     """
     shape = prepared.images.shape
-    sampler = prepared.study.sampler_of(cell)
-    nfe = ADAPTIVE_NFE if sampler.adaptive else len(sampler.table().sigma)
+    nfe = evaluations(prepared.study.sampler_of(cell))
     if cell.kind == "closed_form":
         pixels = shape[0] * shape[1] * shape[2]
         rows = len(prepared.images.train(cell)) if cell.family == "optimum" else pixels
