@@ -24,7 +24,7 @@ from reprojax.diffusion.objectives import Objective
 from reprojax.diffusion.preconditioning import Preconditioning
 from reprojax.mesh import make_mesh
 from reprojax.models.families import build_network
-from reprojax.training.autopack import Timing, Trial, choose_pack, once, time_steps
+from reprojax.training.autopack import Timing, Trial, choose_pack, seconds_of, time_steps
 from reprojax.training.spec import TrainingSpec
 from reprojax.training.step import StepSpec
 
@@ -78,8 +78,8 @@ def measure(name: str, k: int, batch: int, repeats: int) -> Row:
     spec = StepSpec(module, Preconditioning(), Objective(), training, make_mesh())
     trial = Trial(spec, SHAPE, k)
     alone, packed = trial.alone(), trial.packed()
-    once(alone)
-    compiling = once(packed)
+    seconds_of(alone)
+    compiling = seconds_of(packed)
     timing = time_steps(alone, packed, k, repeats)
     chosen = choose_pack(spec, SHAPE, k, LONG, log=lambda line: print(f"  {line}", flush=True))
     return Row(name, timing, compiling, chosen)

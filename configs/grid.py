@@ -4,9 +4,10 @@
     python -m reprojax.main --config=configs/grid.py:lab     # Fashion-MNIST at 8x8, a laptop
 
 Every pair of capacities at every number of training images, from the same noises through the same
-solver, with the closed-form optimum and the Gaussian of each training set beside them. :lab adds a
-second seed and a second training set that shares no image with the first (arXiv 2310.02557), and
-keeps weights along training (arXiv 2505.17638).
+solver, with the closed-form optimum and the Gaussian of each training set beside them. Each
+capacity has its own seed, so that no two share the noises of their training. :lab adds a second
+seed and a second training set that shares no image with the first (arXiv 2310.02557), and keeps
+weights along training (arXiv 2505.17638).
 Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
 dataset-fashion-mnist.
 Cost: DDPM++ of width 64, 128 and 256, ten training sets of 64 to 32,768 images, 50 M images each:
@@ -20,9 +21,10 @@ from reprojax import config as rc
 
 WIDTHS = (64, 128, 256)
 SIZES = tuple(2**k for k in range(6, 16))
-LAB_WIDTHS = (4, 8, 16)
-LAB_SIZES = (8, 16, 32, 64, 128, 256, 1024, 4096, 16_384)
-TWICE = 8  # width of the lab's networks that have a second seed and a second training set
+LAB_WIDTHS = (4, 12, 32)
+LAB_SIZES = (8, 32, 64, 128, 256, 512, 2048, 16_384)
+TWICE = 4  # width of the lab's networks that have a second seed and a second training set
+AGAIN = 3  # the seed of both
 
 
 def get_config(scale: str = ""):
@@ -41,9 +43,9 @@ def _paper():
     for n in SIZES:
         networks = {
             f"ddpmpp{width}_n{n}": rc.network_model(
-                "unet", n_train=n, network=dict(width=width, **network), **vp
+                "unet", n_train=n, seed=seed, network=dict(width=width, **network), **vp
             )
-            for width in WIDTHS
+            for seed, width in enumerate(WIDTHS)
         }
         rc.add_models(config, **networks, **_closed_forms(n))
     rc.add_analysis(config, "grid", cells=tuple(config.models), n=config.noise.n)
@@ -60,9 +62,13 @@ def _lab():
     network = dict(multipliers=(1, 2), num_blocks=1, attention=(), dropout=0.0)
     for n in LAB_SIZES:
         unet = {w: dict(n_train=n, network=dict(width=w, **network)) for w in LAB_WIDTHS}
-        networks = {f"unet{w}_n{n}": rc.network_model("unet", **unet[w]) for w in LAB_WIDTHS}
-        networks[f"unet{TWICE}_n{n}_seed1"] = rc.network_model("unet", seed=1, **unet[TWICE])
-        networks[f"unet{TWICE}_n{n}_B"] = rc.network_model("unet", part="B", **unet[TWICE])
+        networks = {
+            f"unet{width}_n{n}": rc.network_model("unet", seed=seed, **unet[width])
+            for seed, width in enumerate(LAB_WIDTHS)
+        }
+        again = dict(seed=AGAIN, **unet[TWICE])
+        networks[f"unet{TWICE}_n{n}_again"] = rc.network_model("unet", **again)
+        networks[f"unet{TWICE}_n{n}_B"] = rc.network_model("unet", part="B", **again)
         rc.add_models(config, **networks, **_closed_forms(n))
     rc.add_analysis(config, "grid", cells=tuple(config.models), n=config.noise.n)
     followed = tuple(f"unet{w}_n{n}" for w in LAB_WIDTHS[1:] for n in LAB_SIZES)

@@ -29,6 +29,7 @@ REQUEUES = 1000  # times that a job may run out of its time limit and go on
 TAKEN_AWAY_SECONDS = 120  # how long SLURM may take to end a job after it has asked it to stop
 SLURM_OPTIONS = ("partition", "account", "qos", "constraint", "time", "cpus", "mem", "setup")
 INTERRUPTED = 130
+RETRY = "--retry_failed"
 # SLURM sends the preemption signal to every process of the job, and it would kill main.
 DEAF = ("/bin/sh", "-c", 'trap "" USR2; exec "$@"', "sh")
 
@@ -78,7 +79,9 @@ class Worker:
         import submitit
 
         self._stop()
-        return submitit.helpers.DelayedSubmission(Worker(self.command, self.devices, self.grace))
+        # What failed was tried again at the start: not once more at each requeue.
+        command = [word for word in self.command if word != RETRY]
+        return submitit.helpers.DelayedSubmission(Worker(command, self.devices, self.grace))
 
     def _on_term(self, number, frame) -> None:
         # SLURM asks every process of the job, main included, and a second one ends main at once.

@@ -57,11 +57,13 @@ if [[ -z $delete && ("$*" != *--config=* || "$*" != *--workdir=*) ]]; then
 fi
 command -v gcloud >/dev/null || fail "gcloud is not installed"
 
+said=$(mktemp) archive=$(mktemp)
+trap 'rm -f "$said" "$archive"' EXIT
 where=("--zone=$zone")
 [[ -z $project ]] || where+=("--project=$project")
 
 queued() { gcloud compute tpus queued-resources "$@" "${where[@]}"; }
-state() { queued describe "$name" --format="value(state.state)" 2>/dev/null || true; }
+state() { queued describe "$name" --format="value(state.state)" 2>"$said" || true; }
 on_all() { gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker=all --command="$1"; }
 
 if [[ -n $delete ]]; then
@@ -81,10 +83,15 @@ if [[ -z $now ]]; then
   queued create "$name" --node-id="$name" --accelerator-type="$type" \
     --runtime-version="$version" ${tier[@]+"${tier[@]}"}
 fi
-until [[ $(state) == ACTIVE ]]; do
-  now=$(state)
+unknown=0
+while now=$(state) && [[ $now != ACTIVE ]]; do
   if [[ $now == FAILED || $now == SUSPENDED ]]; then
     echo "tpu_pod: the request ended as $now; run it again to ask anew" >&2
+    exit 1
+  fi
+  [[ -n $now ]] || unknown=$((unknown + 1))
+  if [[ $unknown -gt 10 ]]; then
+    echo "tpu_pod: gcloud does not tell the state of $name: $(tail -n 1 "$said")" >&2
     exit 1
   fi
   echo "waiting for the slice: ${now:-unknown}"
@@ -92,8 +99,6 @@ until [[ $(state) == ACTIVE ]]; do
 done
 
 # What git knows, and nothing else: no results, no environment of this machine.
-archive=$(mktemp)
-trap 'rm -f "$archive"' EXIT
 git archive --format=tar.gz -o "$archive" HEAD
 gcloud compute tpus tpu-vm scp "$archive" "$name:reprojax.tar.gz" "${where[@]}" --worker=all
 mount=":"
@@ -103,8 +108,9 @@ if [[ -n $nfs ]]; then
   mount+=" && sudo chmod 1777 /mnt/reprojax"
 fi
 on_all "set -e; $mount; mkdir -p reprojax; tar -xzf reprojax.tar.gz -C reprojax
-python3 -m venv reprojax/.venv 2>/dev/null || { sudo apt-get install -y -qq python3-venv; python3 -m venv reprojax/.venv; }
-reprojax/.venv/bin/pip install -q -U 'jax[tpu]' -e reprojax"
+[ -x ~/.local/bin/uv ] || curl -LsSf https://astral.sh/uv/install.sh | sh # hosts may have Python 3.10
+~/.local/bin/uv venv -q --allow-existing --python 3.12 reprojax/.venv
+~/.local/bin/uv pip install -q -U --python reprojax/.venv/bin/python 'jax[tpu]' -e reprojax"
 
 # A host that was left behind by a lost connection would hold the chips: ask it to save and end.
 on_all "pids=\$(pgrep -f '[r]eprojax.main' || true)

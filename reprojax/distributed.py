@@ -30,7 +30,8 @@ ROLL_CALL_SECONDS = 120.0
 HEARTBEAT_SECONDS = 600
 NOTICE_SECONDS = 5.0  # for the watch to say that a failed collective is a lost process
 SETTLE_SECONDS = 60.0  # for the others to fail too where one process failed in joint work
-_NAME_BYTES = 256
+_NAME_BYTES = 512
+_SETTLED = "settled"
 
 # As jax's own, the state of the job is that of the process: there can be but one.
 _peers: Peers | None = None
@@ -70,7 +71,7 @@ def start(
         if number == 0:
             links = call_roll(listen(port + 1), count, timeout)
         else:
-            links = answer_roll(host, port + 1, number, count, timeout)
+            links = answer_roll([host], port + 1, number, count, timeout)
     _peers = Peers(number, count, links, _end_with_another)
     files.mute(number != 0)
     if coordinator:
@@ -125,13 +126,15 @@ def _roll_call_within(timeout: float) -> tuple[int, int, dict]:
     server, where = None, np.zeros(_NAME_BYTES, np.uint8)
     if number == 0:
         server = listen(0)
-        name = f"{socket.gethostname()}:{server.getsockname()[1]}".encode()
+        # In Kubernetes other pods know this one by its full name alone, elsewhere perhaps not.
+        names = dict.fromkeys((socket.gethostname(), socket.getfqdn()))
+        name = f"{' '.join(names)}:{server.getsockname()[1]}".encode()
         where[: len(name)] = np.frombuffer(name, np.uint8)
     where = np.asarray(multihost_utils.broadcast_one_to_all(where), np.uint8)
-    host, _, port = bytes(where).rstrip(b"\0").decode().rpartition(":")
+    hosts, _, port = bytes(where).rstrip(b"\0").decode().rpartition(":")
     if server is not None:
         return number, count, call_roll(server, count, timeout)
-    return number, count, answer_roll(host, int(port), number, count, timeout)
+    return number, count, answer_roll(hosts.split(), int(port), number, count, timeout)
 
 
 def is_first() -> bool:
@@ -179,6 +182,9 @@ def any_of(flag: bool) -> bool:
     if _peers is None:
         return flag
     flags = _peers.gather(bool(flag))
+    for i, value in enumerate(flags or ()):
+        if _is_settled(value):  # it failed alone; here the work goes on, and would wait for it
+            abandon(1, f"process {i} of {_peers.count}: {value[_SETTLED]}")
     return _peers.agree(flags is not None and any(flags))
 
 
@@ -232,7 +238,8 @@ def _settle(work: Callable[[], Any]) -> Any:
     timeout = None if error is None else SETTLE_SECONDS
     said = "" if error is None else one_line(f"{type(error).__name__}: {error}")
     try:
-        lines = _peers.gather(said, timeout)
+        # Who is at work yet says other things meanwhile, and waits for an answer to them.
+        settled = _peers.gather({_SETTLED: said}, timeout, _is_settled)
         _peers.agree(None, timeout)
     except TimeoutError:
         abandon(getattr(error, "exit_code", 1), one_line(str(error), 2000))
@@ -240,10 +247,15 @@ def _settle(work: Callable[[], Any]) -> Any:
         return value
     if error is not None:
         raise error
-    for i, line in enumerate(lines):
-        if line:
-            raise RuntimeError(f"process {i} of {_peers.count}: {line}")
+    for i, theirs in enumerate(settled):
+        if theirs[_SETTLED]:
+            raise RuntimeError(f"process {i} of {_peers.count}: {theirs[_SETTLED]}")
     return value
+
+
+def _is_settled(value: Any) -> bool:
+    """Whether a process says how joint work ended for it."""
+    return isinstance(value, dict) and _SETTLED in value
 
 
 def place(tree: Any, shardings: Any) -> Any:

@@ -75,6 +75,16 @@ def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def refresh(*folders: Path) -> None:
+    """Has what others made in these folders seen at once.
+
+    NFS remembers for up to a minute that a file was not there, unless its folder is opened.
+    """
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            os.listdir(folder)
+
+
 def remove(path: str | Path) -> None:
     """Removes a file or a folder with all that is in it, where it is there."""
     if _muted:

@@ -12,8 +12,9 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 from reprojax.errors import EndedPeerError, InputError, LostPeerError, one_line
@@ -144,19 +145,29 @@ def _answer(link: _Link, present: dict[int, _Link], count: int, selector) -> str
     return ""
 
 
-def answer_roll(host: str, port: int, number: int, count: int, timeout: float) -> dict[int, _Link]:
+def answer_roll(
+    hosts: Sequence[str], port: int, number: int, count: int, timeout: float
+) -> dict[int, _Link]:
     """The other processes' side: says its number to process 0 and waits for all to be there.
+
+    Args:
+        hosts: names of process 0's host, of which one will do.
+        port: where it listens.
+        number: of this process.
+        count: of processes.
+        timeout: seconds.
 
     Raises:
         LostPeerError: process 0 is not there, or says that another is not.
     """
     deadline, link = time.monotonic() + timeout, None
+    names = cycle(hosts)
     while link is None:
         try:
-            link = _Link(socket.create_connection((host, port), timeout=5.0))
+            link = _Link(socket.create_connection((next(names), port), timeout=5.0))
         except OSError as error:
             if time.monotonic() > deadline:
-                where = f"nobody answers at {host}:{port}, {error.strerror or error}"
+                where = f"nobody answers at {' or '.join(hosts)}:{port}, {error.strerror or error}"
                 line = f"process 0 of {count} did not come within {timeout:g} s ({where})"
                 raise LostPeerError(line) from error
             time.sleep(0.2)
@@ -208,15 +219,26 @@ class Peers:
             link.send({"value": value})
         return value
 
-    def gather(self, value: Any, timeout: float | None = None) -> list[Any] | None:
+    def gather(
+        self,
+        value: Any,
+        timeout: float | None = None,
+        wanted: Callable[[Any], bool] = lambda value: True,
+    ) -> list[Any] | None:
         """Every process's JSON value in order on process 0, which waits for them; None elsewhere.
 
-        Calls must come in the same order everywhere. Raises as `agree` does.
+        Calls must come in the same order everywhere. What is not ``wanted`` is let go, and the next
+        is waited for. Raises as `agree` does.
         """
         if self.number:
             self._links[0].send({"value": value})
             return None
-        return [value, *(self._take_value(i, timeout) for i in sorted(self._links))]
+        values = [value]
+        for i in sorted(self._links):
+            while not wanted(theirs := self._take_value(i, timeout)):
+                pass
+            values.append(theirs)
+        return values
 
     def _take_value(self, i: int, timeout: float | None) -> Any:
         try:

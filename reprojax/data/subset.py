@@ -45,6 +45,10 @@ class Subset:
         """Reads the given positions of this subset, int64 `[b]`, as uint8 `[b, h, w, c]`."""
         return self.source.gather(self.indices[positions])
 
+    def cycle(self, count: int) -> np.ndarray:
+        """Positions int64 `[count]`: the first ones, from the start again where there are fewer."""
+        return np.arange(count) % len(self)
+
     @property
     def labels(self) -> np.ndarray | None:
         """Class labels, int32 `[n]`, or None."""

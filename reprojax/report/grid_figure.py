@@ -27,6 +27,7 @@ from reprojax.report.plotting import (
     ORANGE,
     PALE,
     Plate,
+    along_rows,
     draw_intervals,
     label,
     listed,
@@ -41,6 +42,7 @@ STATES = {"memorized": BLUE, "spurious": ORANGE, "generalized": GREEN}
 OVERLAY = {"linewidth": 3.5, "alpha": 0.22, "zorder": 1, "solid_capstyle": "round"}
 WIDTH = 9.6  # inches of the page
 MOST_PANELS = 4  # capacities side by side, the smallest first
+MOST_COLUMNS = 8  # of a legend of sizes
 SIZE_COLORS = "viridis"
 
 Found = Mapping[str, Any]
@@ -100,7 +102,7 @@ def _paper_sizes(found: Found, title: str) -> list[int]:
 
 def _top_legend(fig: Figure, found: Found) -> None:
     handles = [
-        Line2D([], [], color=_color(i), marker=MARKERS[i], ms=4, label=label(m["capacity"]))
+        Line2D([], [], ms=4, label=label(m["capacity"]), **_style(i))
         for i, m in enumerate(found["models"])
     ]
     handles.append(Line2D([], [], color=DIM, linestyle=":", linewidth=1.2, label="chance"))
@@ -113,6 +115,10 @@ def _top_legend(fig: Figure, found: Found) -> None:
 
 def _color(i: int) -> str:
     return LINES[i % len(LINES)]
+
+
+def _style(i: int) -> dict[str, str]:
+    return {"color": _color(i), "marker": MARKERS[i % len(MARKERS)]}
 
 
 def _pair_color(i: int) -> str:
@@ -168,7 +174,7 @@ def _new(ax: Axes, found: Found) -> None:
     paper, count = found.get("paper"), len(found["models"])
     reference = {}
     for place, (i, model) in zip(_places(count), enumerate(found["models"])):
-        style = {"color": _color(i), "marker": MARKERS[i % len(MARKERS)]}
+        style = _style(i)
         for score, dash in (("gl", "-"), ("memorized", "--")):
             face = {} if score == "gl" else {"markerfacecolor": "white", "alpha": 0.75}
             points = [(p["n_train"], p[score]) for p in model["points"]]
@@ -188,7 +194,7 @@ def _new(ax: Axes, found: Found) -> None:
 def _closed(ax: Axes, found: Found) -> None:
     every, paper, count = [], found.get("paper"), len(found["models"])
     for place, (i, model) in zip(_places(count), enumerate(found["models"])):
-        style = {"color": _color(i), "marker": MARKERS[i % len(MARKERS)]}
+        style = _style(i)
         for form, dash in CLOSED.items():
             points = [(p["n_train"], p[form]) for p in model["points"]]
             face = {} if form == "optimum" else {"markerfacecolor": "white", "alpha": 0.75}
@@ -217,7 +223,7 @@ def _disjoint(ax: Axes, found: Found) -> None:
         for key, (dash, _) in lines.items():
             points = [(row["n_train"], row[key]) for row in rows]
             grey = {"color": DIM, "marker": "x"}
-            style = {"color": _color(i), "marker": MARKERS[i % len(MARKERS)]}
+            style = _style(i)
             _line(ax, points, 0, linestyle=dash, **(grey if key == "gaussian" else style))
             every += points
             drawn |= {key for _, record in points if record}
@@ -350,9 +356,10 @@ def _losses_plate(found: Found) -> Plate | None:
         ax.set_title(label(capacity), fontsize=9, color=INK)
         ax.set_xlabel("noise level σ", fontsize=8)
     _mean_gaps(axes[0], rows, [m["capacity"] for m in found["models"]])
-    handles = size_handles(sizes)
+    columns = min(MOST_COLUMNS, len(sizes))
+    handles = along_rows(size_handles(sizes), columns)
     style = {"fontsize": 8, "frameon": False}
-    fig.legend(handles=handles, loc="outside upper center", ncols=min(8, len(handles)), **style)
+    fig.legend(handles=handles, loc="outside upper center", ncols=columns, **style)
     caption = (
         "How much better networks denoise training than held-out images when training ends "
         "(peak signal-to-noise ratio, as in arXiv 2310.02557): the mean over noise levels, and at "
@@ -367,7 +374,7 @@ def _mean_gaps(ax: Axes, rows: Sequence[Found], capacities: Sequence[str]) -> No
     """The mean gap over N, a line for each capacity."""
     for i, capacity in enumerate(capacities):
         own = sorted((r for r in rows if r["capacity"] == capacity), key=lambda r: r["n_train"])
-        style = {"color": _color(i), "marker": MARKERS[i % len(MARKERS)], "label": label(capacity)}
+        style = {**_style(i), "label": label(capacity)}
         if own:
             x, y = zip(*((r["n_train"], r["psnr_gap_mean"]) for r in own))
             ax.plot(x, y, ms=4, lw=1.4, **style)

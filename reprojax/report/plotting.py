@@ -80,6 +80,11 @@ def label(name: str) -> str:
     return name.replace("$", r"\$")
 
 
+def along_rows(handles: Sequence[Any], columns: int) -> list[Any]:
+    """The order in which a legend of so many columns, filled down each, reads along its rows."""
+    return [handle for i in range(columns) for handle in handles[i::columns]]
+
+
 def style_axes(ax: Axes, grid: str | None = "both") -> None:
     """A quiet frame: no box, small ticks, a pale grid beneath the data."""
     ax.spines[["top", "right"]].set_visible(False)

@@ -20,6 +20,7 @@ from reprojax.report.plotting import (
     MARKERS,
     PALE,
     Plate,
+    along_rows,
     draw_intervals,
     label,
     listed,
@@ -240,9 +241,9 @@ def _top_legend(
         handles.append(
             Line2D([], [], color=PALE, linewidth=3, label="ceiling: optimum with itself")
         )
-    by_column = [handle for i in range(LEGEND_COLUMNS) for handle in handles[i::LEGEND_COLUMNS]]
     style = {"fontsize": 8, "frameon": False, "handlelength": 2.6}
-    fig.legend(handles=by_column, loc="outside upper center", ncols=LEGEND_COLUMNS, **style)
+    handles = along_rows(handles, LEGEND_COLUMNS)
+    fig.legend(handles=handles, loc="outside upper center", ncols=LEGEND_COLUMNS, **style)
 
 
 def _closed(

@@ -20,6 +20,7 @@ from reprojax.report.plotting import (
     INK,
     RED,
     Plate,
+    along_rows,
     draw_intervals,
     label,
     listed,
@@ -29,6 +30,7 @@ from reprojax.report.plotting import (
 )
 
 MOST_ROWS = 3  # capacities beneath each other
+MOST_COLUMNS = 9  # of the legend
 COLUMNS = {
     "memorized": "memorized",
     "gl": "GL",
@@ -72,8 +74,10 @@ def _scores_plate(found: Found) -> Plate:
     if pairs:
         _draw_pairs(parts[1], pairs, sizes)
     handles = [*size_handles(sizes), Line2D([], [], color=DIM, ls=":", lw=1.2, label="chance")]
+    columns = min(MOST_COLUMNS, len(handles))
+    handles = along_rows(handles, columns)
     style = {"fontsize": 8, "frameon": False}
-    fig.legend(handles=handles, loc="outside upper center", ncols=min(9, len(handles)), **style)
+    fig.legend(handles=handles, loc="outside upper center", ncols=columns, **style)
     names = listed([_named(group) for group in groups])
     caption = (
         f"Scores of {names} at log-spaced steps of training, on {format_count(found['n'])} noises, "

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import isotonic_regression
-from scipy.special import bdtr, bdtrik, logit, ndtri
+from scipy.special import logit, ndtri
 
 from reprojax.errors import InputError, require_number
 from reprojax.rng import host_bits
@@ -42,8 +42,7 @@ class Crossing:
 
 def crossing(
     sizes: Sequence[float],
-    counts: Sequence[int],
-    totals: Sequence[int],
+    hits: np.ndarray,
     levels: Sequence[float] | float,
     *,
     falling: bool = False,
@@ -54,15 +53,14 @@ def crossing(
 
     The log-odds of the share, less those of the level, are made monotone (isotonic regression) and
     interpolated linearly in log2 N, which is exact for a logistic share; half a success and half a
-    failure are added so that 0 and 1 have log-odds. The interval is a parametric bootstrap: the
-    counts are drawn again from their binomials, independently at each size, and the central 95 % of
-    the crossings are kept. It covers the draw of the noises, not that of networks or images, and
-    not the interpolation.
+    failure are added so that 0 and 1 have log-odds. The interval is a Bayesian bootstrap: all noises
+    (with the half as one more) are weighted anew, the same way at each size, since what a noise
+    becomes at one size tells of the next; the central 95 % of the crossings are kept. It covers the
+    draw of the noises, not that of networks or images, and not the interpolation.
 
     Args:
         sizes: `[k]` ascending, above 0, at least 2.
-        counts: `[k]` successes.
-        totals: `[k]` trials.
+        hits: bool `[k, n]`, at each size the successes of the same n noises.
         levels: `[k]`, or one for all, within (0, 1).
         falling: the share falls with N instead.
         index: of the random stream, so that crossings that are compared are drawn apart.
@@ -74,49 +72,54 @@ def crossing(
     Raises:
         InputError: fewer than 2 sizes, sizes not ascending, or a level outside (0, 1).
     """
-    x, k, n = np.log2(np.asarray(sizes, float)), np.asarray(counts, float), np.asarray(totals)
+    x, hits = np.log2(np.asarray(sizes, float)), np.asarray(hits, bool)
     level = np.broadcast_to(np.asarray(levels, float), x.shape)
     if len(x) < 2 or np.any(np.diff(x) <= 0):
         raise InputError("sizes", list(sizes), "two or more, ascending")
     for value in level:
         require_number("levels", value, above=0, below=1)
     if falling:
-        k, level = n - k, 1 - level
-    share = (k + 0.5) / (n + 1)
-    value = _crosses(x, logit(share) - logit(level))
-    drawn = _binomial(n, share, draws, index)
-    found = [_crosses(x, y) for y in logit((drawn + 0.5) / (n + 1)) - logit(level)]
-    return _summary(value, found, sizes)
+        hits, level = ~hits, 1 - level
+    trials = np.concatenate([hits, np.full((len(x), 1), 0.5)], axis=1).T
+    shares = [trials.mean(0), *_weights(index, draws, len(trials)) @ trials]
+    found = [_crosses(x, y) for y in logit(shares) - logit(level)]
+    return _summary(found[0], found[1:], sizes)
 
 
 def first_fall(
     x: Sequence[float],
     y: Sequence[float],
     spreads: Sequence[float],
-    level: float,
+    factor: float,
     *,
     index: int = 0,
     draws: int = DRAWS,
 ) -> Crossing:
-    """Finds the first x at which a positive quantity has fallen to a level, and may rise again.
+    """Finds the first x at which a positive quantity has fallen to some times its lowest value.
 
-    Interpolated linearly in both logarithms. The interval draws the values again from normal
-    distributions about them, the level fixed.
+    Interpolated linearly in both logarithms. The interval draws all values again, and with them
+    their lowest, from normal distributions about them: independent ones, which is wider than needed
+    where what moves one moves the others too.
 
     Args:
         x: `[k]` ascending, above 0.
         y: `[k]`, above 0.
         spreads: `[k]` standard errors of y.
-        level: above 0.
+        factor: of the lowest value, above 1.
         index: of the random stream.
         draws: of the bootstrap.
 
     Returns:
-        Where; "below" where y starts there, "above" where it never gets there.
+        Where; "below" where y starts there.
+
+    Raises:
+        InputError: the factor is not above 1.
     """
+    require_number("factor", factor, above=1)
     x, y = np.asarray(x, float), np.asarray(y, float)
     drawn = y + np.asarray(spreads) * ndtri(_uniform(index, (draws, len(y))))
-    found = [_first(np.log2(x), np.log(np.maximum(v, 1e-12) / level)) for v in (y, *drawn)]
+    logs = np.log(np.maximum([y, *drawn], 1e-12))
+    found = [_first(np.log2(x), v - v.min() - np.log(factor)) for v in logs]
     return _summary(found[0], found[1:], x)
 
 
@@ -130,11 +133,10 @@ def _summary(value: float, found: Sequence[float], sizes: Sequence[float]) -> Cr
 
 
 def _first(x: np.ndarray, y: np.ndarray) -> float:
-    """Where y `[k]` is first at most 0; -inf where it starts there, inf where it never is."""
-    fallen = np.flatnonzero(y <= 0)
-    i = fallen[0] if len(fallen) else len(y)
-    if i in (0, len(y)):
-        return -np.inf if i == 0 else np.inf
+    """Where y `[k]`, at some place negative, is first at most 0; -inf where it starts there."""
+    i = int(np.argmax(y <= 0))
+    if i == 0:
+        return -np.inf
     return float(x[i - 1] + (x[i] - x[i - 1]) * y[i - 1] / (y[i - 1] - y[i]))
 
 
@@ -149,13 +151,10 @@ def _crosses(x: np.ndarray, y: np.ndarray) -> float:
     return float(x[i - 1] + (x[i] - x[i - 1]) * y[i - 1] / (y[i - 1] - y[i]))
 
 
-def _binomial(n: np.ndarray, p: np.ndarray, draws: int, index: int) -> np.ndarray:
-    """Binomial counts `[draws, k]` by inversion: the same on every version of NumPy."""
-    u = _uniform(index, (draws, len(n)))
-    above = np.ceil(bdtrik(u, n, p))
-    below = np.maximum(above - 1, 0)  # where rounding went one too far
-    exact = np.where(bdtr(below, n, p) >= u, below, above)
-    return np.clip(exact, 0, n)
+def _weights(index: int, draws: int, n: int) -> np.ndarray:
+    """Weights `[draws, n]` of a Bayesian bootstrap: positive, a row adds up to 1."""
+    weights = -np.log(_uniform(index, (draws, n)))
+    return weights / weights.sum(1, keepdims=True)
 
 
 def _uniform(index: int, shape: tuple[int, int]) -> np.ndarray:

@@ -46,8 +46,13 @@ def gl(features: np.ndarray, train_features: Reference, tau: float) -> float:
     Returns:
         The share of samples that are near no training image, 0 to 1.
     """
+    return float(np.mean(is_new(features, train_features, tau)))
+
+
+def is_new(features: np.ndarray, train_features: Reference, tau: float) -> np.ndarray:
+    """Which samples `gl` counts, bool `[n]`: those that are near no training image."""
     nearest, _ = max_cosine(features, train_features, tau=tau)
-    return 1.0 - float(np.mean(nearest > exact_threshold(tau)))
+    return ~(nearest > exact_threshold(tau))
 
 
 def memorized(images: np.ndarray, train_images: Rows) -> float:
@@ -66,9 +71,19 @@ def memorized(images: np.ndarray, train_images: Rows) -> float:
     Raises:
         InputError: there are fewer than 2 training images, or the shapes differ.
     """
+    return float(np.mean(is_memorized(images, train_images)))
+
+
+def is_memorized(images: np.ndarray, train_images: Rows) -> np.ndarray:
+    """Which samples `memorized` counts, bool `[n]`."""
     require_train(images, train_images)
     squared, _ = two_nearest(flat(images), flat(train_images))
-    return float(np.mean((INVERSE_SQUARE * squared[:, 0] < squared[:, 1]) | (squared[:, 1] == 0)))
+    return copies(squared)
+
+
+def copies(squared: np.ndarray) -> np.ndarray:
+    """Of squared distances `[n, 2]` to the two nearest training images, who copies the nearest."""
+    return (INVERSE_SQUARE * squared[:, 0] < squared[:, 1]) | (squared[:, 1] == 0)
 
 
 def require_train(images: np.ndarray, train_images: Rows) -> None:

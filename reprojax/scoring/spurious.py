@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from reprojax.errors import InputError
-from reprojax.scoring.models import INVERSE_SQUARE, require_train
+from reprojax.scoring.models import INVERSE_SQUARE, copies, require_train
 from reprojax.scoring.rows import Rows, flat
 from reprojax.scoring.similarity import two_nearest
 from reprojax.scoring.stats import wilson
@@ -45,9 +45,8 @@ def sample_states(images: np.ndarray, train_images: Rows) -> np.ndarray:
     rows = flat(images)
     train, _ = two_nearest(rows, flat(train_images))
     other = two_nearest(rows, rows)[0][:, 1]  # the nearest is the sample itself, or one equal to it
-    memorized = (INVERSE_SQUARE * train[:, 0] < train[:, 1]) | (train[:, 1] == 0)
     spurious = INVERSE_SQUARE * other < train[:, 1]
-    return np.where(memorized, 0, np.where(spurious, 1, 2)).astype(np.int8)
+    return np.where(copies(train), 0, np.where(spurious, 1, 2)).astype(np.int8)
 
 
 def state_shares(states: np.ndarray) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reprojax.errors import one_line
-from reprojax.files import write_json
+from reprojax.files import refresh, write_json
 from reprojax.models.families import count_params
 from reprojax.study.cells import Cell
 from reprojax.study.costs import BACKWARD, evaluations
@@ -85,6 +85,8 @@ def read_board(context: Context, *, sample: bool) -> Board:
 
 def cell_state(context: Context, cell: Cell, *, sample: bool) -> State:
     """The state of one cell; what is whole is done, whatever else lies beside it."""
+    folder = context.workdir.path / context.folder(cell)
+    refresh(folder.parent, folder)
     if is_trained(context, cell) and (is_sampled(context, cell) or not sample):
         return State.DONE
     if read_failure(context, cell) is not None:

@@ -2,24 +2,29 @@
 
 A claim is a file that `filelock.SoftFileLease` writes and then touches three times per lease. A
 dead owner of this host is taken over at once; one of another host when its file has not been
-touched for a whole lease, timed by the clock of whoever waits.
+touched for a whole lease, timed by the clock of whoever waits. Filelock does so by exchanging two
+files in one call, which NFS has not: there a claim that stays untouched for longer is renamed away.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import SoftFileLease, Timeout
 
-from reprojax.errors import LostClaimError
+from reprojax.errors import InputError, LostClaimError
 from reprojax.training.signals import StopRequest
 
 FOLDER = "claims"
 LEASE_SECONDS = 60.0  # all workers of a folder must agree on it
+ABANDONED = 1.5  # leases without a touch after which a claim is renamed away
 LOCK_POLL_SECONDS = 0.01  # a lock is held for milliseconds
+LOCK_SECONDS = 300.0  # whoever waits longer than any take-over lasts says so
 DOUBT_SECONDS = 0.2  # a file that another worker is just comparing may be out of its place so long
 
 
@@ -82,7 +87,7 @@ class Claims:
     def __init__(self, folder: Path, stop: StopRequest, lease_seconds: float = LEASE_SECONDS):
         self.folder, self._stop, self._seconds = Path(folder), stop, lease_seconds
         # Kept, because each times for how long it has seen its file unchanged.
-        self._leases: dict[str, SoftFileLease] = {}
+        self._contenders: dict[str, _Contender] = {}
 
     def take(self, name: str) -> Claim | None:
         """Claims ``name``, or gives None where a living worker has it.
@@ -90,14 +95,11 @@ class Claims:
         To be asked again and again where None was given: that is how an owner on another host is
         found to be dead.
         """
-        lease = self._lease(name)
-        if lease.is_locked:  # by this worker itself: taken again it would be counted, not refused
+        contender = self._contender(name)
+        # Held by this worker itself it would be counted, not refused.
+        if contender.lease.is_locked or not contender.acquire():
             return None
-        try:
-            lease.acquire(blocking=False)
-        except Timeout:
-            return None
-        return Claim(name, lease, self._stop)
+        return Claim(name, contender.lease, self._stop)
 
     def taken(self, name: str) -> bool:
         """Whether there is a claim on ``name``, by a living worker or a dead one."""
@@ -112,15 +114,66 @@ class Claims:
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.claim"
 
-    def _lease(self, name: str) -> SoftFileLease:
-        if name not in self._leases:
-            self._leases[name] = make_lease(self._path(name), self._seconds)
-        return self._leases[name]
+    def _contender(self, name: str) -> _Contender:
+        if name not in self._contenders:
+            self._contenders[name] = _Contender(self._path(name), self._seconds)
+        return self._contenders[name]
 
 
-def make_lease(path: Path, seconds: float = LEASE_SECONDS) -> SoftFileLease:
-    """A lease that any thread of this process may look at."""
-    return SoftFileLease(path, lease_duration=seconds, thread_local=False)
+class _Contender:
+    """Tries for one claim, again and again.
+
+    Args:
+        path: of its file.
+        seconds: of a lease.
+    """
+
+    def __init__(self, path: Path, seconds: float):
+        # Any thread of this process may look at it.
+        self.lease = SoftFileLease(path, lease_duration=seconds, thread_local=False)
+        self._path, self._patience = path, ABANDONED * seconds
+        self._look: tuple[int, int] | None = None
+        self._since = 0.0
+
+    def acquire(self) -> bool:
+        """Takes the lease, unless somebody has it who may be alive."""
+        for _ in range(2):
+            with contextlib.suppress(Timeout):
+                self.lease.acquire(blocking=False)
+                return True
+            if not self._abandoned():
+                return False
+            _put_away(self._path, self._look)
+        return False
+
+    def _abandoned(self) -> bool:
+        look, now = _look_at(self._path), time.monotonic()
+        if look is None or look != self._look:
+            self._look, self._since = look, now
+        return look is not None and now - self._since > self._patience
+
+
+def _look_at(path: Path) -> tuple[int, int] | None:
+    """Which file it is and when it was touched; opened, so that NFS asks the server."""
+    try:
+        with open(path, "rb") as file:
+            found = os.fstat(file.fileno())
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _put_away(path: Path, look: tuple[int, int]) -> None:
+    """Removes a claim's file, unless it is another one by now."""
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return
+    if _look_at(aside) != look:  # claimed anew a moment ago: back, if nobody has claimed it since
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, path)
+    aside.unlink()
 
 
 @contextlib.contextmanager
@@ -129,9 +182,16 @@ def locked(path: Path) -> Iterator[Claim]:
 
     Yields:
         The claim, to be asked with ``require`` before what is written.
+
+    Raises:
+        InputError: others have held it for `LOCK_SECONDS`.
     """
     stop = StopRequest()  # of its own: nobody asks it
-    lease = make_lease(path)
-    lease.acquire(poll_interval=LOCK_POLL_SECONDS)
-    with Claim(path.name, lease, stop) as claim:
+    contender, deadline = _Contender(path, LEASE_SECONDS), time.monotonic() + LOCK_SECONDS
+    while not contender.acquire():
+        if time.monotonic() > deadline:
+            allowed = f"unlocked: others have held {path.name} for {LOCK_SECONDS:.0f} s"
+            raise InputError("workdir", str(path.parent), allowed)
+        time.sleep(LOCK_POLL_SECONDS)
+    with Claim(path.name, contender.lease, stop) as claim:
         yield claim

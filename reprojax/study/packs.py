@@ -13,7 +13,7 @@ from reprojax.errors import DivergedError, InputError, InterruptedRunError, Lost
 from reprojax.study.board import Board, State, note_done, write_failure
 from reprojax.study.cells import Cell
 from reprojax.study.claims import Claim
-from reprojax.study.stages import Context, is_trained, train_pack, training_step
+from reprojax.study.stages import Context, is_trained, steps_done, train_pack, training_step
 from reprojax.training.autopack import choose_pack
 
 ClaimFn = Callable[[Cell], Claim | None]
@@ -60,7 +60,9 @@ def pack_of(cell: Cell, others: Sequence[Cell], k: int) -> list[Cell]:
 class Packer:
     """Trains a worker's cells in packs, as ``loop.pack`` of the study says.
 
-    With "auto", how many go into a pack is measured once for each shape and number of cells.
+    Cells of one pack go on from the same step, or some would be done before the others, and the
+    rest compiled anew. With "auto", how many go into a pack is measured once for each shape, number
+    of cells, and steps that these have left.
 
     Args:
         context: of the study.
@@ -102,23 +104,26 @@ class Packer:
         """
         if self._most < 2 or is_trained(self._context, cell):
             return True
+        begun = steps_done(self._context, cell)
         free = [
             other
             for other in board.cells
             if other.name in mine and board.states[other.name] is State.OPEN
             if other.name not in board.waiting and not is_trained(self._context, other)
+            if steps_done(self._context, other) == begun
         ]
         wanted = pack_of(cell, free, self._most)
         with ExitStack() as held:
             try:
-                wanted = wanted[: self._size(cell, len(wanted))]
+                left = cell.training.steps - begun
+                wanted = wanted[: self._size(cell, len(wanted), left)]
                 members = [cell]
                 for other in wanted[1:]:
                     theirs = claim_fn(other)
                     if theirs is not None:
                         held.enter_context(theirs)
                         members += [] if is_trained(self._context, other) else [other]
-                if len(members) < 2 or self._size(cell, len(members)) < len(members):
+                if len(members) < 2 or self._size(cell, len(members), left) < len(members):
                     return True
                 return self._train(members, done)
             except (InterruptedRunError, InputError, LostClaimError):
@@ -129,21 +134,22 @@ class Packer:
                 self._context.reporter.say(f"pack: given up, one after another from here: {said}")
         return True
 
-    def _size(self, cell: Cell, k: int) -> int:
-        """How many of ``k`` cells of this shape to train in one program."""
+    def _size(self, cell: Cell, k: int, left: int) -> int:
+        """How many of ``k`` cells of this shape to train in one program for ``left`` steps."""
         if self._context.study.loop.pack != "auto" or k < 2:
             return k
-        key = (same_shape(cell), k)
-        if key not in self._chosen:
-            self._chosen[key] = choose_pack(
+        shape = same_shape(cell)
+        if (shape, k, left) not in self._chosen:
+            chosen = choose_pack(
                 training_step(self._context, cell),
                 self._context.images.shape,
                 k,
-                cell.training.steps,
+                left,
                 teacher=bool(cell.teacher),
                 log=self._context.reporter.say,
             )
-        return self._chosen[key]
+            self._chosen |= {(shape, k, left): chosen, (shape, chosen, left): chosen}
+        return self._chosen[shape, k, left]
 
     def _train(self, members: list[Cell], done: Counter) -> bool:
         start = time.monotonic()

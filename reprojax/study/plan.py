@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from rich import box
 from rich.table import Table
 
-from reprojax.mesh import DATA_AXIS, make_mesh
 from reprojax.study.cells import Cell
 from reprojax.study.costs import BACKWARD, evaluations, network_cost
 from reprojax.study.progress import Reporter, duration
@@ -50,7 +49,7 @@ def plan_cell(prepared: Prepared, cell: Cell, devices: int = 1) -> CellPlan:
         cell: one of its cells.
         devices: over which a batch is divided.
     """
-    shape = prepared.images.shape
+    shape, loop = prepared.images.shape, prepared.study.loop
     nfe = evaluations(prepared.study.sampler_of(cell))
     if cell.kind == "closed_form":
         pixels = shape[0] * shape[1] * shape[2]
@@ -62,10 +61,11 @@ def plan_cell(prepared: Prepared, cell: Cell, devices: int = 1) -> CellPlan:
     images = 0 if cell.weights else training.steps * training.batch_size
     memory = 0.0
     if images:
+        group = loop.fsdp if loop.fsdp > 1 else devices
         memory = cost.training_bytes(
             training.batch_size // training.accumulate // devices,
             teacher=loss.needs_teacher,
-            shards=devices if prepared.study.loop.state_sharding == "sharded" else 1,
+            shards=group if loop.state_sharding == "sharded" else 1,
         )
     return CellPlan(
         cell.name,
@@ -78,7 +78,7 @@ def plan_cell(prepared: Prepared, cell: Cell, devices: int = 1) -> CellPlan:
 
 
 def measured_flops_per_second() -> float:
-    """What this machine sustains on a small convolution, forward and backward."""
+    """What a device sustains on a small convolution, forward and backward."""
     x = jnp.ones((32, 16, 16, 32), jnp.float32)
     w = jnp.ones((3, 3, 32, 32), jnp.float32)
 
@@ -102,10 +102,9 @@ def measured_flops_per_second() -> float:
 
 def print_plan(prepared: Prepared, reporter: Reporter) -> None:
     """Prints the cells with their costs; the times are rough, from `measured_flops_per_second`."""
-    rate = measured_flops_per_second()
     study, devices = prepared.study, jax.devices()
-    shards = make_mesh().shape[DATA_AXIS]
-    plans = [plan_cell(prepared, cell, shards) for cell in study.cells]
+    rate = measured_flops_per_second() * len(devices)
+    plans = [plan_cell(prepared, cell, len(devices)) for cell in study.cells]
     reporter.console.print(_table(prepared, plans, rate))
     train, sample = (sum(p.train_flops for p in plans), sum(p.sample_flops for p in plans))
     hours = h100_hours(train)
@@ -116,8 +115,8 @@ def print_plan(prepared: Prepared, reporter: Reporter) -> None:
     )
     reporter.say(
         f"total about {duration((train + sample) / rate)} on {len(devices)} x "
-        f"{devices[0].device_kind}, as if at the {rate / 1e9:.0f} GFLOP/s of a small convolution "
-        "timed here: rough, small networks take several times longer"
+        f"{devices[0].device_kind}, as if each at the {rate / len(devices) / 1e9:.0f} GFLOP/s of a "
+        "small convolution timed on one: rough, small networks take several times longer"
     )
 
 
@@ -133,8 +132,8 @@ def _table(prepared: Prepared, plans: list[CellPlan], rate: float) -> Table:
         box=box.SIMPLE_HEAD,
         show_edge=False,
         padding=0,
-        caption="GFLOP: one image forward; train and sample: FLOP; GB: training, per device, "
-        "an estimate",
+        caption="GFLOP: one image forward; train and sample: FLOP; GB: training one model, per "
+        "device, an estimate",
     )
     table.add_column("cell", no_wrap=True)
     for column in ("N", "params", "GFLOP", "train", "sample", "GB", "time"):

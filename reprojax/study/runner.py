@@ -181,15 +181,15 @@ def run_study(
             score=upto >= STAGES.index("score"),
             analyse=upto >= STAGES.index("analyse"),
         )
-    _say_outcome(context, outcome, last)
-    missing = outcome.board.missing
-    if not outcome.board.settled:  # others are still at it, and will answer for theirs
-        own = {cell.name for cell in share.cells(prepared.study)}
-        missing = [name for name in missing if name in own]
-    raise_failed(context, outcome.board, missing)
-    if report is not None and outcome.complete:
-        patience = Patience(context, share.wait_seconds)
-        alone(context, "report", lambda: report(context), patience=patience)
+        _say_outcome(context, outcome, last)
+        missing = outcome.board.missing
+        if not outcome.board.settled:  # others are still at it, and will answer for theirs
+            own = {cell.name for cell in share.cells(prepared.study)}
+            missing = [name for name in missing if name in own]
+        raise_failed(context, outcome.board, missing)
+        if report is not None and outcome.complete:
+            patience = Patience(context, share.wait_seconds)
+            alone(context, "report", lambda: report(context), patience=patience)
     return context
 
 

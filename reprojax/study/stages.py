@@ -30,6 +30,8 @@ from reprojax.study.claims import Claims
 from reprojax.study.images import StudyImages, image_blocks
 from reprojax.study.progress import Reporter
 from reprojax.study.workdir import Workdir
+from reprojax.training.checkpoints import FOLDER as CHECKPOINTS
+from reprojax.training.checkpoints import newest_step
 from reprojax.training.loop import Run, train
 from reprojax.training.packed import train_packed
 from reprojax.training.signals import StopRequest
@@ -97,6 +99,11 @@ def is_trained(context: Context, cell: Cell) -> bool:
     """Whether a cell's parameters are there, or it needs none."""
     weights = context.workdir.path / context.folder(cell) / "weights.safetensors"
     return cell.kind == "closed_form" or bool(cell.weights) or weights.exists()
+
+
+def steps_done(context: Context, cell: Cell) -> int:
+    """The step that a cell's training would go on from."""
+    return newest_step(context.workdir.path / context.folder(cell) / CHECKPOINTS)
 
 
 def is_sampled(context: Context, cell: Cell) -> bool:
@@ -174,7 +181,7 @@ def train_pack(context: Context, cells: Sequence[Cell]) -> dict[str, DivergedErr
 def training_run(context: Context, cell: Cell) -> Run:
     """The training run of a cell; its files are listed in the manifest and its folder is made."""
     folder = context.folder(cell)
-    files = ("checkpoints", "metrics.jsonl", "parameters.txt", "cell.json", "weights.safetensors")
+    files = (CHECKPOINTS, "metrics.jsonl", "parameters.txt", "cell.json", "weights.safetensors")
     for name in (*files, *([SNAPSHOTS] if context.study.loop.snapshots else [])):
         context.workdir.own(f"{folder}/{name}")
     directory = context.workdir.path / folder

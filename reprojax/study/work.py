@@ -10,6 +10,7 @@ from functools import partial
 
 from reprojax.errors import (
     DivergedError,
+    EndedPeerError,
     FailedCellsError,
     InputError,
     InterruptedRunError,
@@ -17,7 +18,7 @@ from reprojax.errors import (
     one_line,
     require_number,
 )
-from reprojax.files import content_hash
+from reprojax.files import content_hash, refresh
 from reprojax.study.analyses.run import read_analyses, run_analyses
 from reprojax.study.board import (
     Board,
@@ -38,7 +39,8 @@ from reprojax.study.stages import Context, is_trained, remove_parts, sample_cell
 POLL_SECONDS = 1.0  # between two looks at what others do
 NAP_SECONDS = 0.1  # between two looks for a signal
 SAY_SECONDS = 60.0  # between two lines of a worker that waits, where something changed
-PASSED_ON = (InterruptedRunError, InputError, LostClaimError)  # no failures of a cell
+# No failures of a cell.
+PASSED_ON = (InterruptedRunError, InputError, LostClaimError, EndedPeerError)
 
 
 @dataclass(frozen=True)
@@ -299,7 +301,13 @@ def alone(
     Returns:
         Whether it is there; False when patience ended before.
     """
-    while not there():
+    path = context.workdir.path
+
+    def found() -> bool:
+        refresh(path, *(p for p in path.iterdir() if p.is_dir()))
+        return there()
+
+    while not found():
         claim = context.claims.take(name)
         if claim is None:
             if not patience.wait():
@@ -307,7 +315,7 @@ def alone(
             continue
         try:
             with claim:
-                if not there():
+                if not found():
                     do()
                 return True
         except LostClaimError as error:

@@ -27,6 +27,8 @@ LEAST_COMPILE = 5.0  # seconds; the program alone may come from a cache, the pac
 REPEATS = 5
 LEAST_SECONDS = 0.02  # of one timing, so that the clock and the calls do not matter
 
+StepFn = Callable[[], jax.Array]
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -75,51 +77,50 @@ class Trial:
         state = self.spec.init(self._shape, self._roots[i])
         return self.spec.adopt(state, state.params) if self._teacher else state
 
-    def alone(self) -> Callable[[], None]:
-        """A function that steps one model once."""
+    def alone(self) -> StepFn:
+        """A function that steps one model once, and gives what to wait for."""
         state, root = self._init(0), self._roots[0]
         first = jax.tree.map(lambda a: a[0], self._data)
         images, labels = jax.device_put(first, batch_sharding(self.spec.mesh))
 
-        def step() -> None:
+        def step() -> jax.Array:
             nonlocal state
             state, _ = train_step(state, images, labels, root, spec=self.spec)
-            jax.block_until_ready(state.step)
+            return state.step
 
         return step
 
-    def packed(self) -> Callable[[], None]:
-        """A function that steps all k models once."""
+    def packed(self) -> StepFn:
+        """A function that steps all k models once, and gives what to wait for."""
         spec = packed_spec(self.spec, self.k)
         state = stack_states([self._init(i) for i in range(self.k)], spec)
         images, labels = jax.device_put(self._data, stacked_batch_sharding(spec))
         roots = stack_roots(self._roots, spec)
 
-        def step() -> None:
+        def step() -> jax.Array:
             nonlocal state
             state, _ = packed_step(state, images, labels, roots, spec=spec)
-            jax.block_until_ready(state.step)
+            return state.step
 
         return step
 
 
-def once(step: Callable[[], None]) -> float:
-    """Seconds of one call."""
+def seconds_of(step: StepFn, count: int = 1) -> float:
+    """Seconds of so many steps. As in training, none waits for the one before it."""
     start = time.perf_counter()
-    step()
+    for _ in range(count):
+        done = step()
+    jax.block_until_ready(done)
     return time.perf_counter() - start
 
 
-def time_steps(
-    alone: Callable[[], None], packed: Callable[[], None], k: int, repeats: int = REPEATS
-) -> Timing:
+def time_steps(alone: StepFn, packed: StepFn, k: int, repeats: int = REPEATS) -> Timing:
     """Times both ways in turn, so that what else the machine does falls on both; both compiled."""
-    seconds: dict[Callable, list[float]] = {alone: [], packed: []}
-    counts = {step: max(1, round(LEAST_SECONDS / max(once(step), 1e-6))) for step in seconds}
+    seconds: dict[StepFn, list[float]] = {alone: [], packed: []}
+    counts = {step: max(2, round(LEAST_SECONDS / max(seconds_of(step), 1e-6))) for step in seconds}
     for _ in range(repeats):
         for step, found in seconds.items():
-            spent = once(lambda step=step: [step() for _ in range(counts[step])])
-            found.append(spent / counts[step])
+            found.append(seconds_of(step, counts[step]) / counts[step])
     return Timing(k, statistics.median(seconds[alone]), statistics.median(seconds[packed]) / k)
 
 
@@ -135,11 +136,11 @@ def worth_measuring(k: int, steps: int, alone: float, compiling: float) -> bool:
     return max(2.0 * compiling, LEAST_COMPILE) <= SHARE * k * steps * alone
 
 
-def _timing(trial: Trial, alone: Callable[[], None]) -> Timing | None:
+def _timing(trial: Trial, alone: StepFn) -> Timing | None:
     """Compiles the packed program and times it; None where it does not fit into memory."""
     try:
         packed = trial.packed()
-        packed()
+        seconds_of(packed)
         return time_steps(alone, packed, trial.k)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
@@ -176,8 +177,8 @@ def choose_pack(
         return 1
     trial = Trial(spec, image_shape, k, teacher)
     step = trial.alone()
-    compiling = once(step)
-    alone = min(once(step) for _ in range(3))
+    compiling = seconds_of(step)
+    alone = min(seconds_of(step) for _ in range(3))
     if not worth_measuring(k, steps, alone, compiling):
         seconds = k * steps * alone
         log(f"pack: {k} models one after another; about {seconds:.0f} s are too few to measure")

@@ -8,6 +8,13 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+FOLDER = "checkpoints"  # of a run
+
+
+def newest_step(directory: Path) -> int:
+    """Step of the newest whole checkpoint of a run, 0 where there is none; nothing is opened."""
+    return max(ocp.utils.checkpoint_steps(directory), default=0) if directory.exists() else 0
+
 
 class Checkpoints:
     """The checkpoint folder of one run; a context manager that waits for pending saves.

@@ -24,6 +24,7 @@ from reprojax.errors import DivergedError, InputError
 from reprojax.files import write_bytes
 from reprojax.mesh import batch_devices, batch_sharding
 from reprojax.rng import root_key, stream
+from reprojax.training.checkpoints import FOLDER as CHECKPOINTS
 from reprojax.training.checkpoints import Checkpoints
 from reprojax.training.metrics import MetricsFile
 from reprojax.training.signals import StopRequest
@@ -142,7 +143,7 @@ class Session:
     def __enter__(self) -> Session:
         run = self.run
         with ExitStack() as opened:
-            checkpoints = Checkpoints(run.directory / "checkpoints", run.loop.keep)
+            checkpoints = Checkpoints(run.directory / CHECKPOINTS, run.loop.keep)
             self._checkpoints = opened.enter_context(checkpoints)
             self.done = agree(self._checkpoints.latest or 0)
             self.state = self._first_state()
@@ -270,17 +271,22 @@ def _batches(run: Run, first: int) -> Iterator[tuple[jax.Array, jax.Array | None
 
 
 def evaluate(run: Run, state: TrainState, root: jax.Array) -> dict[str, Any]:
-    """Denoising loss of the EMA network per noise level, on training and on held-out images."""
+    """Denoising loss of the EMA network per noise level, on training and on held-out images.
+
+    Both are means over equally many images with the same noises; where there are fewer training
+    images they are taken again, each time with another noise.
+    """
     denoise = NetworkDenoiser(state.ema_params, run.spec.module, run.spec.precondition)
     sigmas = jnp.asarray(EVAL_SIGMAS, jnp.float32)
     key = stream(root, "evaluate")
-    count = min([run.loop.eval_images, len(run.train)] + [len(s) for s in [run.heldout] if s])
+    count = min([run.loop.eval_images] + [len(s) for s in [run.heldout] if s])
 
     def losses(subset: Subset | None) -> list[float] | None:
         if subset is None:
             return None
-        labels = jnp.asarray(subset.labels[:count]) if run.conditional else None
-        values = denoising_losses(denoise, subset.images(0, count), labels, sigmas, key)
+        chosen = subset.cycle(count)
+        labels = jnp.asarray(subset.labels[chosen]) if run.conditional else None
+        values = denoising_losses(denoise, subset.take(chosen), labels, sigmas, key)
         return [float(f"{v:.6g}") for v in fetch(values)]
 
     levels = [float(f"{s:.6g}") for s in EVAL_SIGMAS]

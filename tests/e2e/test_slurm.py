@@ -171,3 +171,25 @@ def test_a_preempted_array_gives_the_local_scores(cluster, tmp_path, repo_root):
     for task in (0, 1):
         assert "main ended with exit code 0" in log(task), log(task)
     assert (shared / "scores.json").read_bytes() == (local / "scores.json").read_bytes()
+
+
+def test_the_plain_array_script_goes_on_where_it_was_stopped(cluster, tmp_path, repo_root):
+    run, env = cluster
+    config, shared = tmp_path / "tinygrid.py", tmp_path / "shared"
+    config.write_text(GRID)
+    env["PYTHONPATH"] = str(repo_root)
+    env["PATH"] = f"{Path(sys.executable).parent}:{PATH}"
+    log = tmp_path / "log"
+    said = run(
+        *["sbatch", "--array=0-0", "--mem=0", "--cpus-per-task=2", f"--output={log}"],
+        *[f"--chdir={repo_root}", "launch/slurm_array.sh"],
+        *[f"--config={config}", f"--workdir={shared}", "--mode=score"],
+    )
+    (job,) = re.findall(r"Submitted batch job (\d+)", said)
+    wait_for(lambda: list(shared.glob("cells/*/metrics.jsonl")), "training", tmp_path)
+    run("scancel", "--batch", "--signal=USR1", f"{job}_0")  # as before the time limit
+    wait_for(lambda: log.exists() and "requeued" in log.read_text(), "its requeue", tmp_path)
+    wait_for(lambda: not run("squeue", "-h").strip(), "the end of the array", tmp_path)
+    assert re.search(r"interrupted in training .* at step \d+", log.read_text())
+    assert re.search(r"resumed at step \d+", log.read_text())
+    assert (shared / "scores.json").exists()

@@ -7,9 +7,11 @@ import sys
 import time
 
 import pytest
+from filelock import SoftFileLease
 
-from reprojax.errors import InterruptedRunError, LostClaimError
-from reprojax.study.claims import Claims
+from reprojax.errors import InputError, InterruptedRunError, LostClaimError
+from reprojax.study import claims as module
+from reprojax.study.claims import Claims, locked
 from reprojax.training.signals import StopRequest
 
 LEASE = 1.0
@@ -125,3 +127,53 @@ def test_a_claim_whose_file_is_gone_is_lost(tmp_path):
         assert claim.lost
     with claims.take("x") as claim:
         assert not claim.lost
+
+
+@pytest.fixture
+def no_exchange(monkeypatch):
+    """As on NFS, which cannot exchange two files: filelock then leaves a dead owner's claim."""
+    monkeypatch.setattr(SoftFileLease, "_take_over", lambda self, *marker: None)
+
+
+def test_where_files_cannot_be_exchanged_a_claim_without_a_touch_is_renamed_away(
+    claims, no_exchange
+):
+    path = foreign_claim(claims, "x")
+    for i in range(30):  # for longer than its patience, but always touched since the last look
+        os.utime(path, (i, i))
+        assert claims.take("x") is None
+        time.sleep(2 * module.ABANDONED * LEASE / 30)
+    start = time.monotonic()
+    with wait_until(lambda: claims.take("x")) as claim:
+        assert time.monotonic() - start > 0.9 * module.ABANDONED * LEASE
+        assert not claim.lost
+    assert list(claims.folder.iterdir()) == []
+
+
+def test_of_two_that_find_a_claim_abandoned_one_gets_it(claims, no_exchange, monkeypatch):
+    """The slower one has looked at the abandoned file, and finds the new one in its place."""
+    path = foreign_claim(claims, "x")
+    slower = Claims(claims.folder, StopRequest(), LEASE)
+    assert claims.take("x") is None and slower.take("x") is None
+    time.sleep(1.1 * module.ABANDONED * LEASE)
+    real, taken = module._put_away, []
+
+    def overtaken(path, look):
+        monkeypatch.setattr(module, "_put_away", real)
+        taken.append(claims.take("x"))
+        real(path, look)
+
+    monkeypatch.setattr(module, "_put_away", overtaken)
+    assert slower.take("x") is None
+    (claim,) = taken
+    assert claim is not None and not claim.lost and path.exists()
+    claim.release()
+    assert list(claims.folder.iterdir()) == []
+
+
+def test_a_lock_that_stays_locked_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LOCK_SECONDS", 0.3)
+    claims = Claims(tmp_path, StopRequest())
+    foreign_claim(claims, "lock", lease=60)
+    with pytest.raises(InputError, match=r"lock\.claim"), locked(tmp_path / "lock.claim"):
+        pass

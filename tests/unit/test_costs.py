@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -176,3 +177,13 @@ def test_devices_share_the_batch(grid):
     one, four = (plan_cell(grid, cell, devices).train_bytes for devices in (1, 4))
     cost = network_cost(build_network("unet", SHAPE, dict(cell.network), "bfloat16"), SHAPE)
     assert one - four == 96 * cost.held_bytes
+
+
+def test_a_sharded_state_is_divided_within_its_group(grid):
+    cell = grid.study.cell("ddpmpp64_n64")
+    cost = network_cost(build_network("unet", SHAPE, dict(cell.network), "bfloat16"), SHAPE)
+    for fsdp, shards in ((1, 8), (4, 4)):
+        loop = replace(grid.study.loop, state_sharding="sharded", fsdp=fsdp)
+        spread = SimpleNamespace(**{**vars(grid), "study": replace(grid.study, loop=loop)})
+        planned = plan_cell(spread, cell, devices=8).train_bytes
+        assert planned == cost.training_bytes(16, shards=shards)

@@ -22,13 +22,14 @@ from reprojax.report.write import write_report
 from reprojax.scoring.published import PAPER_GRID
 from reprojax.scoring.stats import wilson
 from reprojax.study.analyses.along_training import growth, times
-from reprojax.study.analyses.grid import _paper, grid_of_scores, valley
+from reprojax.study.analyses.grid import Flags, _paper, grid_of_scores, valley
 from reprojax.study.analyses.grid_layout import lay_out
 
 pytestmark = pytest.mark.filterwarnings("error:.*ayout")  # matplotlib's, where a layout failed
 
 SIZES = (16, 64, 256, 1024, 4096)
 WIDTHS = (8, 16, 32)
+SEEDS = {8: 4, 16: 0, 32: 2}
 COUNT = 512
 
 
@@ -55,8 +56,8 @@ def grid_cells():
     """Names say nothing: facts must."""
     cells = []
     for n in SIZES:
-        cells += [cell(width=w, n=n) for w in reversed(WIDTHS)]
-        cells += [cell(width=16, n=n, seed=1), cell(width=16, n=n, subset="B")]
+        cells += [cell(width=w, n=n, seed=SEEDS[w]) for w in reversed(WIDTHS)]
+        cells += [cell(width=16, n=n, seed=7), cell(width=16, n=n, subset="B", seed=7)]
         cells += [cell("optimum", n=n), cell("gaussian", n=n)]
     return {f"m{i}": row for i, row in enumerate(cells)}
 
@@ -107,7 +108,13 @@ def layout(scores):
 @pytest.fixture(scope="module")
 def grid(scores, layout):
     """The analysis' JSON, with made-up samples and losses."""
-    found = grid_of_scores(scores, layout, 0.5)
+    shares = {(row["name"], row["score"]): row["value"] for row in scores["models"]}
+    order = np.arange(COUNT) / COUNT
+    flags = {
+        name: Flags(order < shares[name, "gl"], order >= 1 - shares[name, "memorized"])
+        for name in scores["cells"]
+    }
+    found = grid_of_scores(scores, layout, flags, 0.5)
     rows = [(m["capacity"], p) for m in found["models"] for p in m["points"]]
     states, gaps = [], []
     sigma = np.geomspace(0.02, 20, 10)
@@ -139,13 +146,14 @@ def grid(scores, layout):
 
 def test_a_grid_is_laid_out_by_facts(layout, scores):
     assert [c["label"] for c in layout.capacities] == ["unet-8", "unet-16", "unet-32"]
-    assert (layout.sizes, layout.subset, layout.seed) == (SIZES, "A", 0)
+    assert (layout.sizes, layout.subset, layout.seeds) == (SIZES, "A", (4, 0, 2))
     for c, width in enumerate(WIDTHS):
         for n in SIZES:
             row = scores["cells"][layout.network(c, n)]
-            assert (row["width"], row["n_train"], row["subset"], row["seed"]) == (width, n, "A", 0)
-    assert scores["cells"][layout.network(1, 64, "B")]["subset"] == "B"
-    assert layout.network(0, 64, "B") is None and layout.network(1, 64, seed=1)
+            found = row["width"], row["n_train"], row["subset"], row["seed"]
+            assert found == (width, n, "A", SEEDS[width])
+    assert scores["cells"][layout.network(1, 64, "B", seed=7)]["subset"] == "B"
+    assert layout.network(1, 64, "B") is None and layout.network(1, 64, seed=7)
     assert scores["cells"][layout.closed["optimum", 64, "A"]]["family"] == "optimum"
 
 
@@ -227,6 +235,11 @@ def course(n, width):
     return rows
 
 
+def copied(rows):
+    counts = np.array([[row["memorized"]["value"] * COUNT] for row in rows])
+    return np.arange(COUNT) < np.round(counts)
+
+
 @pytest.fixture(scope="module")
 def training():
     cells = []
@@ -234,7 +247,8 @@ def training():
         for n in SIZES[:4]:
             rows = course(n, width)
             facts = {"capacity": f"unet-{width}", "subset": "A", "seed": 0, "n_train": n}
-            found = {"name": f"w{width}_{n}", **facts, **times(rows, 0.5, 1.1, len(cells))}
+            found = {"name": f"w{width}_{n}", **facts}
+            found |= times(rows, copied(rows), 0.5, 1.1, len(cells))
             cells.append({**found, "gl_reference": 0.97, "rows": rows})
     pairs = [
         {"a": "a", "b": "b", "differ": differ, "n_train": n, "subset": "A",
@@ -268,7 +282,7 @@ def test_memorization_grows_with_n_and_quality_does_not(training):
 
 def test_times_without_a_frechet_distance_say_so():
     rows = [{k: v for k, v in row.items() if k != "frechet"} for row in course(64, 8)]
-    found = times(rows, 0.5, 1.1, 0)
+    found = times(rows, copied(rows), 0.5, 1.1, 0)
     assert found["t_gen"] is None and found["t_mem"]["value"] > 0
     facts = {"capacity": "c", "subset": "A", "seed": 0, "n_train": 64, "name": "x"}
     (group,) = growth([{**facts, **found}])

@@ -109,12 +109,13 @@ path, ready, child = sys.argv[1:]
 spec = importlib.util.spec_from_file_location("launch_sweep", path)
 sweep = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sweep)
-worker = sweep.Worker([sys.executable, "-c", child, ready], "5", grace=120)
+command = [sys.executable, "-c", child, ready]
+worker = sweep.Worker([*command, "--retry_failed"], "5", grace=120)
 
 def preempt(number, frame):
     again = worker.checkpoint().function
     assert worker._process.wait() == 130
-    assert (again.command, again.devices, again._process) == (worker.command, "5", None)
+    assert (again.command, again.devices, again._process) == (command, "5", None)
     print("preempted", flush=True)
     raise SystemExit
 
@@ -190,6 +191,18 @@ def test_a_pod_is_asked_for_only_where_there_is_none(states, asked, deleted, tmp
     assert said.count("queued-resources delete") == deleted
     assert r"--workdir=/mnt/reprojax/a\ b --distributed" in said
     assert all("--zone=z --project=p" in x for x in said.splitlines() if x.startswith("compute"))
+
+
+def test_a_pod_of_which_nothing_is_known_is_not_waited_for(tmp_path):
+    gcloud = tmp_path / "gcloud"
+    gcloud.write_text(
+        "#!/bin/sh\ncase $* in *create*) ;; *) echo 'token expired' >&2; exit 1 ;; esac\n"
+    )
+    gcloud.chmod(0o755)
+    env = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "POLL_SECONDS": "0"}
+    command = [LAUNCH / "tpu_pod.sh", "--zone=z", "--", "--config=c", "--workdir=w"]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
+    assert done.returncode == 1 and done.stderr.endswith("of reprojax: token expired\n")
 
 
 def main_flags() -> set[str]:

@@ -1,6 +1,10 @@
 """Packed training: each model as if alone, resume either way, divergence alone, auto's choice."""
 
+import re
+from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +21,7 @@ from reprojax.mesh import make_mesh
 from reprojax.models.families import build_network
 from reprojax.models.layers import Dropout
 from reprojax.rng import normal, root_key, stream
+from reprojax.study import packs
 from reprojax.study.cells import Cell, DataSpec
 from reprojax.study.packs import pack_of
 from reprojax.training import autopack, packed
@@ -256,15 +261,14 @@ def test_auto_follows_its_measurement_and_says_so(monkeypatch, seconds, chosen):
     assert f"8 packed {1e3 * seconds:.2f} ms" in said[1] and said[1].endswith(f"chosen: {way}")
 
 
-def test_measuring_times_both_ways_and_leaves_states_alone(monkeypatch):
+def test_measuring_times_both_ways(monkeypatch):
     spec, said = make_spec(), []
-    state = spec.init(SHAPE, root_key(0))
-    before = jax.device_get(state)
     monkeypatch.setattr(autopack, "LEAST_SECONDS", 0.0)
-    assert choose_pack(spec, SHAPE, 3, 10**9, log=said.append) in (1, 3)
-    assert len(said) == 1 and "3 packed" in said[0]
-    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(state), strict=True):
-        np.testing.assert_array_equal(a, b)
+    chosen = choose_pack(spec, SHAPE, 3, 10**9, log=said.append)
+    (line,) = said
+    packed, alone = map(float, re.findall(r"([\d.]+) ms", line))
+    assert packed > 0 and alone > 0
+    assert chosen == (3 if packed < 0.95 * alone else 1)
 
 
 def test_a_short_training_is_not_measured(monkeypatch):
@@ -277,8 +281,9 @@ def test_a_short_training_is_not_measured(monkeypatch):
 def test_times_are_of_one_model(monkeypatch):
     clock = iter(np.cumsum([0.0] + [0.5] * 100))
     monkeypatch.setattr(autopack.time, "perf_counter", lambda: next(clock))
+    # The first call of each, of .5 s, says that two are enough for a timing.
     timing = time_steps(lambda: None, lambda: 0, 4)
-    assert timing.alone == pytest.approx(0.5) and timing.packed == pytest.approx(0.125)
+    assert timing.alone == pytest.approx(0.25) and timing.packed == pytest.approx(0.0625)
 
 
 def test_the_option_is_a_number_or_a_word():
@@ -303,3 +308,35 @@ def test_cells_of_equal_shape_are_packed_in_order():
     assert pack_of(first, cells, 2) == [first, same[0]]
     for other in others:
         assert pack_of(other, [*cells, other], 16) == [other]
+
+
+def test_a_pack_goes_on_from_one_step_and_auto_counts_those_that_are_left(monkeypatch):
+    done = {"a": 40, "b": 0, "c": 40, "d": 40}
+    cells = [
+        Cell(name, "uvit", DataSpec(SourceSpec("digits")), seed=i) for i, name in enumerate(done)
+    ]
+    loop = LoopSpec(pack="auto")
+    context = SimpleNamespace(
+        study=SimpleNamespace(loop=loop),
+        images=SimpleNamespace(shape=SHAPE),
+        reporter=SimpleNamespace(say=print),
+    )
+    asked, trained = [], []
+
+    def choose(spec, shape, k, steps, **options):
+        asked.append((k, steps))
+        return 2
+
+    monkeypatch.setattr(packs, "steps_done", lambda context, cell: done[cell.name])
+    monkeypatch.setattr(packs, "is_trained", lambda context, cell: False)
+    monkeypatch.setattr(packs, "training_step", lambda context, cell: None)
+    monkeypatch.setattr(packs, "choose_pack", choose)
+    packer = packs.Packer(context)
+    monkeypatch.setattr(packer, "_train", lambda members, done: trained.append(members) or True)
+    board = SimpleNamespace(
+        cells=cells, states=dict.fromkeys(done, packs.State.OPEN), waiting=set()
+    )
+    for _ in range(2):
+        packer.train_with(cells[0], board, set(done), lambda cell: nullcontext(), Counter())
+    assert [[cell.name for cell in members] for members in trained] == 2 * [["a", "c"]]
+    assert asked == [(3, cells[0].training.steps - 40)]  # once, also for the two it chose

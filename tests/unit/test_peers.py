@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from reprojax import peers
-from reprojax.errors import EndedPeerError, InputError, LostPeerError
+from reprojax import distributed, peers
+from reprojax.errors import EndedPeerError, InputError, LostClaimError, LostPeerError
 from reprojax.peers import Peers, answer_roll, call_roll, listen
 
 
@@ -41,7 +41,7 @@ def roll(count, numbers, timeout, says=None):
         stranger.sendall(line)
     ends = [in_thread(lambda: call_roll(server, count, timeout))]
     ends += [
-        in_thread(lambda n=n: answer_roll("localhost", port, n, count, timeout)) for n in numbers
+        in_thread(lambda n=n: answer_roll(["localhost"], port, n, count, timeout)) for n in numbers
     ]
     found = [end() for end in ends]
     for stranger in strangers:
@@ -73,14 +73,14 @@ def test_process_0_is_named_too():
     port = server.getsockname()[1]
     server.close()
     with pytest.raises(LostPeerError, match=r"process 0 of 2 did not come within 0.5 s \(nobody"):
-        answer_roll("localhost", port, 1, 2, 0.5)
+        answer_roll(["localhost"], port, 1, 2, 0.5)
 
 
 def test_processes_that_disagree_are_told():
     server = listen(0)
     port = server.getsockname()[1]
     first = in_thread(lambda: call_roll(server, 3, 30))
-    other = in_thread(lambda: answer_roll("localhost", port, 1, 2, 30))
+    other = in_thread(lambda: answer_roll(["no.such.host.invalid", "localhost"], port, 1, 2, 30))
     for end in (first, other):
         assert str(end()) == "process 0 waits for 3 processes, process 1 for 2"
     errors = {str(error) for error in roll(3, [1, 1], 30)}
@@ -140,6 +140,50 @@ def test_a_lost_process_ends_the_others_with_its_name(three, lost):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert {ended[i][0] for i in others} == {(str(error), 1)}
+
+
+class Abandoned(Exception):
+    """In place of the end of the process."""
+
+
+@pytest.fixture
+def first(three, monkeypatch):
+    """Process 0 of three, whose end is an exception with what it says."""
+
+    def abandon(code, line):
+        raise Abandoned(line)
+
+    monkeypatch.setattr(distributed, "_peers", three[0][0])
+    monkeypatch.setattr(distributed, "abandon", abandon)
+    monkeypatch.setattr(distributed, "SETTLE_SECONDS", 0.5)
+    return three[0]
+
+
+def test_who_fails_alone_does_not_take_what_others_say_at_work_for_their_end(first):
+    def fails():
+        raise LostClaimError("the claim on x was lost")
+
+    first[1].gather(False)
+    first[2].gather({"settled": ""})
+    with pytest.raises(Abandoned, match="the claim on x"):
+        distributed.together(["train", "x"], fails)
+
+
+def test_that_another_failed_alone_is_no_answer_to_a_question(first):
+    first[1].gather(True)
+    first[2].gather({"settled": "OSError: disk full"})
+    with pytest.raises(Abandoned, match="process 2 of 3: OSError: disk full"):
+        distributed.any_of(False)
+
+
+def test_joint_work_that_failed_elsewhere_failed(first):
+    first[1].gather({"settled": ""})
+    first[2].gather({"settled": "OSError: disk full"})
+    with pytest.raises(RuntimeError, match="process 2 of 3: OSError: disk full"):
+        distributed.together(["train", "x"], lambda: 1)
+    for process in first[1:]:
+        process.gather({"settled": ""})
+    assert distributed.together(["train", "x"], lambda: 1) == 1
 
 
 def test_silence_counts_as_loss(three, monkeypatch):

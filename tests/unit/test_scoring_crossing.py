@@ -8,51 +8,67 @@ from reprojax.scoring.crossing import crossing, first_fall
 from reprojax.scoring.stats import line_slope, share_ratio
 
 SIZES = 2 ** np.arange(4, 13)
-N = [512] * len(SIZES)
+N = 512
 
 
 def share(middle, steepness=2.0):
     return 1 / (1 + np.exp(-steepness * (np.log2(SIZES) - middle)))
 
 
+def nested(counts, n=N):
+    """Flags of n noises with so many hits at each size: the first ones."""
+    return np.arange(n) < np.asarray(counts)[:, None]
+
+
 def test_a_logistic_share_is_crossed_where_it_is():
-    counts = np.round(512 * share(7.3))
-    found = crossing(SIZES, counts, N, 0.5)
+    hits = nested(np.round(N * share(7.3)))
+    found = crossing(SIZES, hits, 0.5)
     assert found.value == pytest.approx(2**7.3, rel=0.01) and not found.censored
     assert found.ci95[0] < found.value < found.ci95[1] < 1.15 * found.ci95[0]
-    half = crossing(SIZES, counts, N, np.full(len(SIZES), 0.2))
+    half = crossing(SIZES, hits, np.full(len(SIZES), 0.2))
     assert half.value == pytest.approx(2 ** (7.3 + np.log(0.25) / 2), rel=0.05)
-    assert crossing(SIZES, counts, N, 0.5) == found  # no randomness but its own streams'
+    assert crossing(SIZES, hits, 0.5) == found  # no randomness but its own streams'
 
 
 def test_a_falling_share_is_the_rising_one_upside_down():
-    counts = np.round(512 * share(7.3))
-    falling = crossing(SIZES, 512 - counts, N, 0.3, falling=True)
-    assert falling == crossing(SIZES, counts, N, 0.7)
+    hits = nested(np.round(N * share(7.3)))
+    falling = crossing(SIZES, ~hits, 0.3, falling=True)
+    assert falling == crossing(SIZES, hits, 0.7)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
-    rng, hits, rounds = np.random.default_rng(0), 0, 120
+@pytest.mark.parametrize("together", [False, True])
+def test_the_interval_covers_the_truth_as_often_as_it_says(together):
+    """Whether a noise is a hit at one size says nothing of the next, or all: each has its N."""
+    rng, covered, rounds = np.random.default_rng(0), 0, 200
     for i in range(rounds):
         middle = rng.uniform(6, 10)
-        counts = rng.binomial(512, share(middle, rng.uniform(1, 2)))
-        low, high = crossing(SIZES, counts, N, 0.5, index=i, draws=200).ci95
-        hits += low <= 2**middle <= high
-    assert 0.89 <= hits / rounds < 1  # 2.5 standard errors of .95 at 200 draws, and no more than it
+        drawn = rng.random((1 if together else len(SIZES), N))
+        hits = drawn < share(middle, rng.uniform(1, 2))[:, None]
+        low, high = crossing(SIZES, hits, 0.5, index=i, draws=200).ci95
+        covered += low <= 2**middle <= high
+    assert 0.91 <= covered / rounds <= 0.985  # 2.6 standard errors about .95, less at 200 draws
+
+
+def test_noises_that_go_together_make_the_interval_wider():
+    counts, rng = np.array([3, 20, 200, 300, 505]), np.random.default_rng(3)
+    sizes = SIZES[: len(counts)]
+    apart = np.stack([rng.permutation(row) for row in nested(counts)])
+    wide, narrow = (crossing(sizes, hits, 0.5).ci95 for hits in (nested(counts), apart))
+    assert np.log(wide[1] / wide[0]) > 1.15 * np.log(narrow[1] / narrow[0])
 
 
 def test_what_lies_outside_is_said_to():
-    low = crossing(SIZES, [500] * len(SIZES), N, 0.5)
+    low = crossing(SIZES, nested([500] * len(SIZES)), 0.5)
     assert (low.value, low.ci95, low.censored, low.smallest) == (None, (None, None), "below", 16)
-    high = crossing(SIZES, [1] * len(SIZES), N, 0.5)
+    high = crossing(SIZES, nested([1] * len(SIZES)), 0.5)
     assert (high.value, high.censored, high.largest) == (None, "above", 4096)
-    edge = crossing(SIZES, [0] * (len(SIZES) - 1) + [260], N, 0.5)
+    edge = crossing(SIZES, nested([0] * (len(SIZES) - 1) + [260]), 0.5)
     assert not edge.censored and edge.ci95[0] < 4096 and edge.ci95[1] is None
 
 
 def test_noise_that_makes_a_share_fall_does_not_cross_twice():
     counts = np.array([0, 0, 10, 300, 240, 500, 512, 512, 512])
-    found = crossing(SIZES, counts, N, 0.5)
+    found = crossing(SIZES, nested(counts), 0.5)
     assert 64 < found.value < 256
 
 
@@ -61,7 +77,7 @@ def test_noise_that_makes_a_share_fall_does_not_cross_twice():
 )
 def test_what_cannot_be_crossed_is_named(sizes, level, field):
     with pytest.raises(InputError, match=field):
-        crossing(sizes, [1] * len(sizes), [4] * len(sizes), level)
+        crossing(sizes, nested([1] * len(sizes), 4), level)
 
 
 def test_the_first_fall_is_the_first_and_interpolated_in_logarithms():
@@ -69,7 +85,15 @@ def test_the_first_fall_is_the_first_and_interpolated_in_logarithms():
     found = first_fall(steps, values, [0.05] * 4, 2.0)
     assert found.value == pytest.approx(10**2.5) and found.ci95[0] < found.value < found.ci95[1]
     assert first_fall(steps, values, [0] * 4, 20.0).censored == "below"
-    assert first_fall(steps, values, [0] * 4, 0.5).censored == "above"
+    with pytest.raises(InputError, match="factor"):
+        first_fall(steps, values, [0] * 4, 1.0)
+
+
+def test_a_flat_end_makes_the_first_fall_uncertain_and_never_late():
+    """The lowest is drawn anew too: it is reached by the last step in every draw."""
+    steps, values = [10, 100, 1000, 10_000], [16.0, 1.05, 1.0, 1.02]
+    low, high = first_fall(steps, values, [0.2] * 4, 1.1).ci95
+    assert low < 100 and 1000 < high <= 10_000
 
 
 def test_a_ratio_of_shares_and_its_interval():

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from reprojax import config as rc
-from reprojax.errors import DivergedError, FailedCellsError
+from reprojax.errors import DivergedError, EndedPeerError, FailedCellsError, InterruptedRunError
 from reprojax.files import write_bytes, write_json, write_npz
 from reprojax.study import board as boards
 from reprojax.study import work
@@ -236,6 +236,18 @@ def test_what_breaks_after_a_claim_was_lost_is_no_failure(stages, go, tmp_path):
     stages.meanwhile = lambda context, cell: foreign_claim(context, context.claim_name(cell))
     go(make_config())
     assert not list(tmp_path.glob("w/cells/*/failed.json"))
+
+
+@pytest.mark.parametrize("error", [EndedPeerError("process 1 was lost", 1), InterruptedRunError()])
+def test_what_ends_the_worker_is_no_failure_of_its_cell(error, stages, go, tmp_path):
+    stages.broken = {"b": error}
+    with pytest.raises(type(error)):
+        go(make_config())
+    assert not list((tmp_path / "w").glob("cells/*/failed.json"))
+    assert list((tmp_path / "w" / "claims").iterdir()) == []
+    stages.broken = {}
+    go(make_config())
+    assert stages.calls.count("train b") == 2 and stages.calls[-1] == "score"
 
 
 def test_a_cell_settled_between_look_and_claim_is_not_done_again(stages, go):

@@ -16,7 +16,7 @@ from reprojax.models.families import param_shapes
 from reprojax.rng import root_key, stream
 from reprojax.scoring.crossing import crossing, first_fall
 from reprojax.scoring.frechet import Projection, frechet
-from reprojax.scoring.models import gl, memorized
+from reprojax.scoring.models import is_memorized, is_new
 from reprojax.scoring.pairs import rp, rp_chance
 from reprojax.scoring.scoreboard import TrainSet, plain
 from reprojax.scoring.stats import Z95, line_slope, wilson
@@ -36,6 +36,20 @@ from reprojax.types import DenoiseFn
 FIELD = "analyses.along_training.cells"
 
 Features = dict[int, np.ndarray]  # by step
+
+
+class Course(NamedTuple):
+    """What is seen of one cell along its training.
+
+    Args:
+        rows: scores at each snapshot.
+        copied: bool `[snapshots, n]`, which samples are memorized.
+        features: of the samples.
+    """
+
+    rows: list[dict[str, Any]]
+    copied: np.ndarray
+    features: Features
 
 
 class Tools(NamedTuple):
@@ -85,7 +99,8 @@ def along_training(context: Context, spec: AlongTraining, identity: str) -> dict
     layout = lay_out(cell_rows(context.study, context.images, spec.cells))
     tools = _tools(context, identity)
     total, done = sum(map(len, paths.values())), 0
-    rows, pairs = {}, []
+    courses: dict[str, Course] = {}
+    pairs = []
     with context.reporter.task("analyse along_training", total, "snapshots") as advance:
 
         def step() -> None:
@@ -95,16 +110,17 @@ def along_training(context: Context, spec: AlongTraining, identity: str) -> dict
             context.stop.check("in sampling snapshots for an analysis")
 
         for names in _same_images(layout):
-            features: dict[str, Features] = {}
             for name in names:
                 cell = context.study.cell(name)
-                rows[name], features[name] = _follow(context, cell, paths[name], spec, tools, step)
-            pairs += [
-                {**pair, "rows": _agreement(tools.ruler, features[pair["a"]], features[pair["b"]])}
-                for pair in _partners(layout, names)
-            ]
+                courses[name] = _follow(context, cell, paths[name], spec, tools, step)
+            for pair in _partners(layout, names):
+                a, b = (courses[pair[x]].features for x in "ab")
+                pairs.append({**pair, "rows": _agreement(tools.ruler, a, b)})
+            for name in names:
+                courses[name].features.clear()  # not those of all training sets at once
     found = [
-        _cell(layout, cell, rows[cell.name], tools, spec, index) for index, cell in enumerate(cells)
+        _cell(layout, cell, courses[cell.name], tools, spec, index)
+        for index, cell in enumerate(cells)
     ]
     return plain(
         {
@@ -157,11 +173,15 @@ def _same_images(layout: Layout) -> list[list[str]]:
 
 
 def _partners(layout: Layout, names: list[str]) -> Iterator[dict[str, Any]]:
-    """Of the networks of one training set, two that differ in capacity and two in their seed."""
+    """Of the networks of one training set, two that differ in capacity and two in their seed.
+
+    Networks of two capacities have each the seed that is usual for theirs.
+    """
     found = {}
     for a, b in combinations(names, 2):
         (c1, n, subset, s1), (c2, _, _, s2) = layout.place(a), layout.place(b)
-        differ = "seed" if c1 == c2 else "capacity" if s1 == s2 else ""
+        usual = (layout.seeds[c1], layout.seeds[c2])
+        differ = "seed" if c1 == c2 else "capacity" if (s1, s2) == usual else ""
         if differ and differ not in found:
             found[differ] = {"a": a, "b": b, "differ": differ, "n_train": n, "subset": subset}
     yield from found.values()
@@ -174,11 +194,11 @@ def _follow(
     spec: AlongTraining,
     tools: Tools,
     step_done: Callable[[], None],
-) -> tuple[list[dict[str, Any]], Features]:
-    """A cell's scores at each snapshot, and the features of its samples there."""
+) -> Course:
+    """Samples and scores each snapshot of a cell."""
     train = real_set(context.images.train(cell), tools.ruler.descriptor)
     optimum = _optimum_features(context, cell, spec.n, tools.ruler)
-    rows, features = [], {}
+    rows, copied, features = [], [], {}
     for step, path in paths.items():
         denoiser = _snapshot_denoiser(context, cell, path)
         images, _ = float_samples(
@@ -186,7 +206,8 @@ def _follow(
         )
         pixels = to_uint8(images)
         features[step] = tools.ruler.descriptor(pixels)
-        row = {"step": step, **_scores(pixels, features[step], train, tools)}
+        copied.append(is_memorized(pixels, train.images))
+        row = {"step": step, **_scores(copied[-1], features[step], train, tools)}
         row |= _losses(context, cell, denoiser)
         row["optimum"] = None if optimum is None else _rp(tools.ruler, features[step], optimum)
         rows.append(row)
@@ -194,7 +215,7 @@ def _follow(
     last = features[max(paths)]
     for row in rows:
         row["final"] = _rp(tools.ruler, features[row["step"]], last)
-    return rows, features
+    return Course(rows, np.stack(copied), features)
 
 
 def _snapshot_denoiser(context: Context, cell: Cell, path: Any) -> DenoiseFn:
@@ -213,16 +234,13 @@ def _optimum_features(context: Context, cell: Cell, n: int, ruler: Ruler) -> np.
 
 
 def _scores(
-    pixels: np.ndarray, features: np.ndarray, train: TrainSet, tools: Tools
+    copied: np.ndarray, features: np.ndarray, train: TrainSet, tools: Tools
 ) -> dict[str, Any]:
-    n = len(pixels)
-    shares = {
-        "memorized": memorized(pixels, train.images),
-        "gl": gl(features, train.features, tools.tau_gl),
-    }
-    found = {}
-    for name, value in shares.items():
-        found[name] = {"value": value, "ci95": list(wilson(round(value * n), n)), "n": n}
+    n, found = len(copied), {}
+    flags = {"memorized": copied, "gl": is_new(features, train.features, tools.tau_gl)}
+    for name, flag in flags.items():
+        count = int(flag.sum())
+        found[name] = {"value": count / n, "ci95": list(wilson(count, n)), "n": n}
     if n >= 3:  # a jackknife of covariances needs 3
         value, interval = frechet(tools.projection(features), tools.heldout)
         found["frechet"] = {"value": value, "ci95": list(interval), "n": n}
@@ -232,11 +250,11 @@ def _scores(
 def _losses(context: Context, cell: Cell, denoiser: DenoiseFn) -> dict[str, list[float]]:
     """Denoising loss per noise level on training and held-out images, with one noise for all."""
     train, heldout = context.images.train(cell), context.images.heldout
-    count = min(context.study.loop.eval_images, len(train), len(heldout))
+    count = min(context.study.loop.eval_images, len(heldout))
     sigmas, key = jnp.asarray(EVAL_SIGMAS, jnp.float32), stream(root_key(0), "along-training")
     found = {}
     for name, subset in (("loss_train", train), ("loss_heldout", heldout)):
-        losses = denoising_losses(denoiser, subset.images(0, count), None, sigmas, key)
+        losses = denoising_losses(denoiser, subset.take(subset.cycle(count)), None, sigmas, key)
         found[name] = np.asarray(losses, float).tolist()
     return found
 
@@ -253,7 +271,7 @@ def _agreement(ruler: Ruler, a: Features, b: Features) -> list[dict[str, Any]]:
 
 
 def _cell(
-    layout: Layout, cell: Cell, rows: list[dict], tools: Tools, spec: AlongTraining, index: int
+    layout: Layout, cell: Cell, course: Course, tools: Tools, spec: AlongTraining, index: int
 ) -> dict[str, Any]:
     """All of one cell, with the times that its rows tell."""
     capacity, n, subset, seed = layout.place(cell.name)
@@ -265,16 +283,19 @@ def _cell(
         "seed": seed,
         "batch_size": cell.training.batch_size,
         "gl_reference": tools.references.get(cell.name),
-        **times(rows, spec.memorized_share, spec.quality, index),
-        "rows": rows,
+        **times(course.rows, course.copied, spec.memorized_share, spec.quality, index),
+        "rows": course.rows,
     }
 
 
-def times(rows: list[dict], memorized_share: float, quality: float, index: int) -> dict[str, Any]:
+def times(
+    rows: list[dict], copied: np.ndarray, memorized_share: float, quality: float, index: int
+) -> dict[str, Any]:
     """When a network memorizes and when it is good, in steps.
 
     Args:
         rows: of one network by step.
+        copied: bool `[rows, n]`, which samples are memorized at each.
         memorized_share: reached at ``t_mem`` (arXiv 2505.17638, where it grows like N).
         quality: the Fréchet distance has fallen to this many times its lowest at ``t_gen`` (there
             it hardly depends on N).
@@ -286,9 +307,7 @@ def times(rows: list[dict], memorized_share: float, quality: float, index: int) 
         levels), both among the snapshots.
     """
     steps = [row["step"] for row in rows]
-    copies = [row["memorized"] for row in rows]
-    counts, totals = zip(*((round(c["value"] * c["n"]), c["n"]) for c in copies))
-    reached = crossing(steps, counts, totals, memorized_share, index=2 * index)
+    reached = crossing(steps, copied, memorized_share, index=2 * index)
     loss = [float(np.mean(np.log(row["loss_heldout"]))) for row in rows]
     found = {"t_mem": reached.as_dict(), "best_loss_step": steps[int(np.argmin(loss))]}
     curve = [row["frechet"] for row in rows if row.get("frechet")]
@@ -296,7 +315,7 @@ def times(rows: list[dict], memorized_share: float, quality: float, index: int) 
         return {**found, "t_gen": None, "best_step": None}
     value = [c["value"] for c in curve]
     spread = [(c["ci95"][1] - c["value"]) / Z95 for c in curve]
-    good = first_fall(steps, value, spread, quality * min(value), index=2 * index + 1)
+    good = first_fall(steps, value, spread, quality, index=2 * index + 1)
     return {**found, "t_gen": good.as_dict(), "best_step": steps[int(np.argmin(value))]}
 
 

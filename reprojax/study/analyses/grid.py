@@ -5,29 +5,43 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from reprojax.errors import InputError
 from reprojax.scoring.crossing import crossing
+from reprojax.scoring.models import is_new
 from reprojax.scoring.published import PAPER_GRID
 from reprojax.scoring.scoreboard import plain
 from reprojax.scoring.similarity import paired_cosines
-from reprojax.scoring.spurious import sample_states, state_shares
+from reprojax.scoring.spurious import STATES, sample_states, state_shares
 from reprojax.scoring.stats import mean_interval, share_ratio
 from reprojax.study.analyses.grid_layout import DISJOINT, Layout, cell_rows, lay_out
 from reprojax.study.analyses.specs import Grid
 from reprojax.study.cells import Cell, Study
 from reprojax.study.images import StudyImages, image_rows
-from reprojax.study.scores import read_scores, study_descriptor
+from reprojax.study.scores import read_scores, real_set, study_descriptor
 from reprojax.study.stages import Context, read_features, read_samples
 from reprojax.training.metrics import read_metrics
 
 HALF = 0.5  # of what held-out images score, where GL counts as having risen
+MEMORIZED = STATES.index("memorized")
 PEAK = 4.0  # square of the range [-1, 1], of the peak signal-to-noise ratio
 
 Record = Mapping[str, Any]
+
+
+class Flags(NamedTuple):
+    """Which samples of a network count, on the same noises for all networks.
+
+    Args:
+        new: bool `[n]`, for GL.
+        copied: bool `[n]`, memorized; None with fewer than 2 training images.
+    """
+
+    new: np.ndarray
+    copied: np.ndarray | None
 
 
 class Scores:
@@ -42,8 +56,9 @@ class Scores:
         return _of(self.pairs.get((frozenset((a, b)), score)), "value", "ci95", "chance", "n")
 
     def model(self, name: str, score: str) -> Record | None:
-        """``{"value", "ci95", "reference", "n"}`` of a cell, None without."""
-        return _of(self.models.get((name, score)), "value", "ci95", "reference", "n")
+        """``{"value", "ci95", "reference", "threshold", "n"}`` of a cell, None without."""
+        keys = ("value", "ci95", "reference", "threshold", "n")
+        return _of(self.models.get((name, score)), *keys)
 
 
 def _of(record: Record | None, *keys: str) -> dict[str, Any] | None:
@@ -63,8 +78,9 @@ def check_grid(study: Study, images: StudyImages, spec: Grid) -> None:
 def analyse_grid(context: Context, spec: Grid, identity: str) -> dict[str, Any]:
     """Sets the scores of a study in a grid; see `Grid`.
 
-    Scores are those of scores.json. What is measured here: states of samples, cosines between
-    models of disjoint images, and from the metrics of training the gap between its losses.
+    Scores are those of scores.json. What is measured here: which samples count, for the crossings
+    and the states, cosines between models of disjoint images, and from the metrics of training the
+    gap between its losses.
 
     Returns:
         ``capacities``, ``sizes``, and lists of plain rows: ``pairs`` (two capacities, a point per
@@ -79,10 +95,10 @@ def analyse_grid(context: Context, spec: Grid, identity: str) -> dict[str, Any]:
         for n in layout.sizes
         if (name := layout.network(c, n))
     ]
-    found = grid_of_scores(scores, layout, spec.memorized_share)
-    states, total = [], len(own) + 1
+    known, descriptor = Scores(scores), study_descriptor(context)
+    states, flags, total = [], {}, len(own) + 1
     with context.reporter.task("analyse grid", total, "sets of samples") as advance:
-        found["disjoint"] = list(_disjoint(context, layout, Scores(scores)))
+        halves = list(_disjoint(context, layout, known))
         advance(1, total)
         references: dict[int, Record | None] = {}
         for i, (c, n, name) in enumerate(own):
@@ -91,22 +107,30 @@ def analyse_grid(context: Context, spec: Grid, identity: str) -> dict[str, Any]:
             if n not in references:
                 references[n] = _heldout_states(context, cell, spec.n)
             samples = read_samples(context, cell)[0][: spec.n]
-            shares = _states(context, cell, samples)
-            if shares:
-                row = {"capacity": layout.label(c), "n_train": n, "name": name, **shares}
-                states.append({**row, "reference": references[n]})
+            train = real_set(context.images.train(cell), descriptor)
+            threshold = known.model(name, "gl")["threshold"]
+            new = is_new(descriptor(samples), train.features, threshold)
+            state = _states(context, cell, samples)
+            flags[name] = Flags(new, None if state is None else state == MEMORIZED)
+            if state is not None:
+                row = {"capacity": layout.label(c), "n_train": n, "name": name}
+                states.append({**row, **state_shares(state), "reference": references[n]})
             advance(i + 2, total)
+    found = grid_of_scores(scores, layout, flags, spec.memorized_share)
     gaps = [_loss_gap(context, context.study.cell(name)) for _, _, name in own]
     found["loss_gaps"] = [
         {"capacity": layout.label(c), "n_train": n, "name": name, **gap}
         for (c, n, name), gap in zip(own, gaps)
         if gap
     ]
-    return plain({"n": min(spec.n, context.bank.n), **found, "states": states, "paper": _paper()})
+    measured = {"n": min(spec.n, context.bank.n), "disjoint": halves, "states": states}
+    return plain({**measured, **found, "paper": _paper()})
 
 
-def grid_of_scores(scores: Record, layout: Layout, memorized_share: float) -> dict[str, Any]:
-    """All that follows from scores.json alone; see `analyse_grid`."""
+def grid_of_scores(
+    scores: Record, layout: Layout, flags: Mapping[str, Flags], memorized_share: float
+) -> dict[str, Any]:
+    """All that follows from scores.json, and from which samples count; see `analyse_grid`."""
     known = Scores(scores)
     row = next((r for r in scores["pairs"] if r["score"] == "rp"), {})
     return {
@@ -114,7 +138,7 @@ def grid_of_scores(scores: Record, layout: Layout, memorized_share: float) -> di
         "threshold": row.get("threshold"),
         "memorized_share": memorized_share,
         "subset": layout.subset,
-        "seed": layout.seed,
+        "seeds": list(layout.seeds),
         "capacities": list(layout.capacities),
         "sizes": list(layout.sizes),
         "pairs": [
@@ -123,7 +147,7 @@ def grid_of_scores(scores: Record, layout: Layout, memorized_share: float) -> di
             if (pair := _pair(layout, known, a, b))
         ],
         "models": [
-            _model(layout, known, c, memorized_share) for c in range(len(layout.capacities))
+            _model(layout, known, flags, c, memorized_share) for c in range(len(layout.capacities))
         ],
     }
 
@@ -174,7 +198,9 @@ def _count(record: Record) -> tuple[int, int]:
     return round(record["value"] * record["n"]), record["n"]
 
 
-def _model(layout: Layout, known: Scores, c: int, memorized_share: float) -> dict[str, Any]:
+def _model(
+    layout: Layout, known: Scores, flags: Mapping[str, Flags], c: int, memorized_share: float
+) -> dict[str, Any]:
     """One capacity over the sizes, with its two transitions."""
     points = []
     for n in layout.sizes:
@@ -188,29 +214,34 @@ def _model(layout: Layout, known: Scores, c: int, memorized_share: float) -> dic
             other = layout.closed.get((form, n, layout.subset))
             point[form] = known.pair(name, other) if other else None
         points.append(point)
-    gl = [p for p in points if p["gl"] and p["gl"]["reference"] != 0]
+    gl = [p for p in points if p["gl"]["reference"] != 0]
     references = [p["gl"]["reference"] for p in gl]
     levels = [HALF * (1.0 if r is None else r) for r in references]
-    copies = [p for p in points if p["memorized"]]
+    new = [(p["n_train"], flags[p["name"]].new) for p in gl]
+    own = [(p["n_train"], flags[p["name"]].copied) for p in points]
+    copied = [(n, flag) for n, flag in own if flag is not None]
     return {
         "capacity": layout.label(c),
         "params": layout.capacities[c]["params"],
         "points": points,
-        "gl_crossing": _crossing(gl, "gl", levels, False, 2 * c),
-        "memorization": _crossing(copies, "memorized", memorized_share, True, 2 * c + 1),
+        "gl_crossing": _crossing(new, levels, False, 2 * c),
+        "memorization": _crossing(copied, memorized_share, True, 2 * c + 1),
     }
 
 
-def _crossing(points: list[Record], score: str, level, falling: bool, index: int) -> dict | None:
-    if len(points) < 2:
+def _crossing(flags: list[tuple[int, np.ndarray]], level, falling: bool, index: int) -> dict | None:
+    if len(flags) < 2:
         return None
-    counts, totals = zip(*(_count(p[score]) for p in points))
-    sizes = [p["n_train"] for p in points]
-    return crossing(sizes, counts, totals, level, falling=falling, index=index).as_dict()
+    sizes, hits = zip(*flags)
+    return crossing(sizes, np.stack(hits), level, falling=falling, index=index).as_dict()
 
 
 def _disjoint(context: Context, layout: Layout, known: Scores) -> Iterator[dict[str, Any]]:
-    """Models of images that share none, beside two seeds on the same images (arXiv 2310.02557)."""
+    """Models of images that share none, beside two seeds on the same images (arXiv 2310.02557).
+
+    Those of disjoint images differ in their seeds too, where there are such: with one seed they
+    share the order and the noises of training.
+    """
     other_part, descriptor = DISJOINT.get(layout.subset), study_descriptor(context)
 
     def measured(a: str | None, b: str | None) -> dict[str, Any] | None:
@@ -221,13 +252,14 @@ def _disjoint(context: Context, layout: Layout, known: Scores) -> Iterator[dict[
         mean, interval = mean_interval(paired_cosines(*features))
         return {"a": a, "b": b, **rp, "cosine": mean, "cosine_ci95": list(interval)}
 
-    seeds = sorted({key[3] for key in layout.networks} - {layout.seed})
     for c in range(len(layout.capacities)):
+        others = sorted({k[3] for k in layout.networks if k[0] == c} - {layout.seeds[c]})
         for n in layout.sizes:
             own = layout.network(c, n)
-            across = [layout.network(c, n, other_part or "-", s) for s in (layout.seed, *seeds)]
+            seeds = (*others, layout.seeds[c])
+            across = (layout.network(c, n, other_part or "-", s) for s in seeds)
             across = next(filter(None, across), None)
-            twins = next(filter(None, (layout.network(c, n, seed=s) for s in seeds)), None)
+            twins = next(filter(None, (layout.network(c, n, seed=s) for s in others)), None)
             parts, same = measured(own, across), measured(own, twins)
             if not parts and not same:
                 continue
@@ -245,12 +277,12 @@ def _disjoint(context: Context, layout: Layout, known: Scores) -> Iterator[dict[
             }
 
 
-def _states(context: Context, cell: Cell, images: np.ndarray) -> dict[str, Any] | None:
-    """Shares of the three states; None where there are too few images to compare with."""
+def _states(context: Context, cell: Cell, images: np.ndarray) -> np.ndarray | None:
+    """The state of each image; None where there are too few to compare with."""
     train = context.images.train(cell)
     if len(train) < 2 or len(images) < 2:
         return None
-    return state_shares(sample_states(images, image_rows(train)))
+    return sample_states(images, image_rows(train))
 
 
 def _heldout_states(context: Context, cell: Cell, n: int) -> dict[str, float] | None:
@@ -258,8 +290,10 @@ def _heldout_states(context: Context, cell: Cell, n: int) -> dict[str, float] | 
     heldout, count = context.images.heldout, min(n, context.bank.n)
     if heldout is None or len(heldout) < count:
         return None
-    shares = _states(context, cell, heldout.images(0, count))
-    return shares and {name: share["value"] for name, share in shares.items()}
+    state = _states(context, cell, heldout.images(0, count))
+    if state is None:
+        return None
+    return {name: share["value"] for name, share in state_shares(state).items()}
 
 
 def _loss_gap(context: Context, cell: Cell) -> dict[str, Any] | None:

@@ -29,7 +29,8 @@ class Layout:
             with the fewest parameters first.
         sizes: numbers of training images, ascending.
         subset: the part of the data that most networks are trained on.
-        seed: the seed that most networks have.
+        seeds: per capacity the seed that most of its networks in that part have, the smallest of
+            equally frequent ones.
         networks: names by (place of the capacity, training images, part, seed).
         closed: names of closed forms by (family, training images, part).
     """
@@ -37,13 +38,13 @@ class Layout:
     capacities: tuple[dict[str, Any], ...]
     sizes: tuple[int, ...]
     subset: str
-    seed: int
+    seeds: tuple[int, ...]
     networks: Mapping[Key, str]
     closed: Mapping[tuple[str, int, str], str]
 
     def network(self, capacity: int, n: int, subset: str = "", seed: int | None = None):
         """The network of a place in the grid, of the main part and seed by default, or None."""
-        seed = self.seed if seed is None else seed
+        seed = self.seeds[capacity] if seed is None else seed
         return self.networks.get((capacity, n, subset or self.subset, seed))
 
     def label(self, capacity: int) -> str:
@@ -78,21 +79,27 @@ def lay_out(rows: Rows, field: str = "cells") -> Layout:
             allowed = f"a network that differs from {placed[key]} in size, images or seed"
             raise InputError(field, name, allowed)
         placed[key] = name
-    (subset, seed), _ = Counter((k[2], k[3]) for k in placed).most_common(1)[0]
+    (subset, _), *_ = Counter(k[2] for k in placed).most_common(1)
+    seeds = tuple(_usual_seed(placed, c, subset) for c in range(len(order)))
     closed = {
         (row["family"], row["n_train"], row["subset"]): name
         for name, row in rows.items()
         if row["kind"] == "closed_form"
     }
-    main = {key for key in placed if key[2:] == (subset, seed)}
+    main = {key for key in placed if key[2:] == (subset, seeds[key[0]])}
     return Layout(
         capacities=tuple(_labelled([dict(zip(FIELDS, key)) for key in order])),
         sizes=tuple(sorted({n for _, n, _, _ in main})),
         subset=subset,
-        seed=seed,
+        seeds=seeds,
         networks=placed,
         closed=closed,
     )
+
+
+def _usual_seed(placed: Mapping[Key, str], capacity: int, subset: str) -> int:
+    counts = Counter(key[3] for key in placed if key[0] == capacity and key[2] == subset)
+    return min(counts, key=lambda seed: (-counts[seed], seed), default=0)
 
 
 def _labelled(facts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

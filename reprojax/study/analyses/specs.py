@@ -185,13 +185,14 @@ class Grid(AnalysisSpec):
     Args:
         cells: networks, told apart by what is recorded of them (network, images, part, seed), and
             the closed forms of their images.
-        n: noises whose samples are sorted into memorized, spurious and generalized.
+        n: noises whose samples are sorted into memorized, spurious and generalized, and on which
+            the two transitions are placed.
         memorized_share: share of memorized samples down to which a number of training images counts
-            as memorized (effective model memorization, arXiv 2310.02664).
+            as memorized (effective model memorization, arXiv 2310.02664, which asks for .9).
     """
 
     n: int = 512
-    memorized_share: float = 0.5
+    memorized_share: float = 0.9
 
     def __post_init__(self):
         super().__post_init__()
