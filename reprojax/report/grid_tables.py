@@ -18,7 +18,7 @@ Rows = Iterator[tuple[str, ...]]
 
 # each row fits into a terminal of 80 columns; what has no place there is in the JSON
 VALLEY_COLUMNS = ("pair", "|", "N", "RP there", "lower end", "ratio", "apart")
-CROSSING_COLUMNS = ("capacity", "|", "parameters", "GL half at N", "memorizes up to N")
+CROSSING_COLUMNS = ("capacity", "|", "parameters", "GL half at N", "memorized", "up to N")
 DISJOINT_COLUMNS = ("capacity", "|", "N", "disjoint", "two seeds", "ratio", "Gaussian")
 TIMES_COLUMNS = ("model", "|", "N", "good at step", "memorizes at step", "memorized", "GL")
 GROWTH_COLUMNS = ("capacity", "time", "|", "slope in log N", "reached", "never", "at once")
@@ -72,8 +72,9 @@ def valleys(found: Found) -> Rows:
 def crossings(found: Found) -> Rows:
     """A row per capacity."""
     for model in found["models"]:
-        where = crossing_words(model["gl_crossing"]), crossing_words(model["memorization"])
-        yield (model["capacity"], format_params(model["params"]), *where)
+        half, most = (crossing_words(model[k]) for k in ("gl_crossing", "memorization"))
+        share = format_share(found["memorized_share"])
+        yield (model["capacity"], format_params(model["params"]), half, share, most)
 
 
 def disjoint(found: Found) -> Rows:

@@ -53,10 +53,10 @@ def crossing(
 
     The log-odds of the share, less those of the level, are made monotone (isotonic regression) and
     interpolated linearly in log2 N, which is exact for a logistic share; half a success and half a
-    failure are added so that 0 and 1 have log-odds. The interval is a Bayesian bootstrap: all noises
-    (with the half as one more) are weighted anew, the same way at each size, since what a noise
-    becomes at one size tells of the next; the central 95 % of the crossings are kept. It covers the
-    draw of the noises, not that of networks or images, and not the interpolation.
+    failure are added so that 0 and 1 have log-odds. The interval is a Bayesian bootstrap: all
+    noises (with the half as one more) are weighted anew, the same way at each size, since what a
+    noise becomes at one size tells of the next; the central 95 % of the crossings are kept. It
+    covers the draw of the noises, not that of networks or images, and not the interpolation.
 
     Args:
         sizes: `[k]` ascending, above 0, at least 2.

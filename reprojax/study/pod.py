@@ -31,6 +31,8 @@ from reprojax.study.runner import Prepared
 from reprojax.study.stages import cell_network, cell_step_spec
 from reprojax.training.step import StepSpec, TrainState, train_step
 
+# What is planned is settled before machine code is made, which need not be good: nothing runs.
+UNTUNED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2}
 _BYTES |= {"s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
@@ -113,7 +115,8 @@ def plan_step(spec: StepSpec, shape: tuple[int, int, int], conditional: bool = F
     labels = jax.ShapeDtypeStruct((size,), jnp.int32, sharding=batch) if conditional else None
     key = jax.eval_shape(lambda: root_key(0))
     root = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(spec.mesh))
-    compiled = train_step.lower(state, images, labels, root, spec=spec).compile()
+    lowered = train_step.lower(state, images, labels, root, spec=spec)
+    compiled = lowered.compile(compiler_options=UNTUNED)
     memory = compiled.memory_analysis()
     sizes = [math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(state)]
     return PodPlan(

@@ -345,7 +345,8 @@ def test_tables_say_where_and_how_sure(inputs):
     assert len(tables) == 5
     crossings = tables["Where memorizing ends"]
     assert [row[0] for row in crossings.rows] == ["unet-8", "unet-16", "unet-32"]
-    assert all("[" in row[2] and "[" in row[3] for row in crossings.rows)
+    assert all("[" in row[2] and "[" in row[4] for row in crossings.rows)
+    assert {row[3] for row in crossings.rows} == {".50"}
     valleys = tables["The valley of RP between capacities"].rows
     assert valleys[0][0] == "unet-8 × unet-16" and valleys[0][-1] == "yes"
     for table in tables.values():
