@@ -51,6 +51,13 @@ def test_the_seed_decides(source):
     assert not np.array_equal(first, np.sort(first))
 
 
+def test_a_small_subset_is_gone_through_again(source):
+    train = indices(source, 3).train
+    np.testing.assert_array_equal(train.cycle(7), [0, 1, 2, 0, 1, 2, 0])
+    np.testing.assert_array_equal(train.cycle(2), [0, 1])
+    np.testing.assert_array_equal(train.take(train.cycle(4))[3], train.images(0, 1)[0])
+
+
 def test_subset_reads_its_images(source):
     subset = indices(source, 20).train
     assert len(subset) == 20 and subset.shape == (4, 4, 1)

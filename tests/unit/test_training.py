@@ -20,7 +20,7 @@ from reprojax.models.families import build_network
 from reprojax.rng import root_key, stream
 from reprojax.training import step as step_module
 from reprojax.training.checkpoints import Checkpoints
-from reprojax.training.loop import Run, check_devices, train
+from reprojax.training.loop import Run, check_devices, evaluate, train
 from reprojax.training.metrics import MetricsFile, read_metrics
 from reprojax.training.signals import StopRequest
 from reprojax.training.snapshots import snapshot_steps, snapshots
@@ -128,6 +128,17 @@ def test_metrics_hold_what_the_report_needs(digits, tmp_path):
     assert len(last["sigma"]) == len(last["loss_train"]) == len(last["loss_heldout"])
     assert last["loss_train"] != last["loss_heldout"]
     assert "qkv/kernel" in (tmp_path / "parameters.txt").read_text()
+
+
+def test_the_held_out_loss_is_of_the_same_images_and_noises_for_every_n(digits, tmp_path):
+    state = make_spec().init(SHAPE, root_key(7))
+    found = []
+    for n in (3, 100):
+        few = split(open_source(SourceSpec("digits")), n_train=n, n_heldout=50, seed=0)
+        run = replace(make_run(digits, tmp_path, eval_images=40), train=few.train)
+        found.append(evaluate(run, state, root_key(7)))
+    assert found[0]["loss_heldout"] == found[1]["loss_heldout"]
+    assert found[0]["loss_train"] != found[1]["loss_train"]
 
 
 def test_snapshots_are_kept_evenly_in_log_step_and_change_nothing(digits, tmp_path):

@@ -261,6 +261,22 @@ def test_a_cell_settled_between_look_and_claim_is_not_done_again(stages, go):
             claim.release()
 
 
+def test_what_others_made_is_seen_where_folders_must_be_opened_for_it(stages, go, monkeypatch):
+    """As on NFS, which remembers of a folder that is not opened what was not there."""
+    go(make_config())
+    opened = set()
+    for module in (boards, work):
+        monkeypatch.setattr(module, "refresh", lambda *folders: opened.update(folders))
+
+    def there(context, cell):
+        return context.workdir.path / context.folder(cell) in opened and is_trained(context, cell)
+
+    monkeypatch.setattr(boards, "is_trained", there)
+    monkeypatch.setattr(work, "read_scores", lambda path, identity: path in opened or None)
+    stages.calls.clear()
+    assert "nothing recomputed" in go(make_config()) and stages.calls == []
+
+
 def test_the_cell_to_try_next():
     cells = rc.make_study(make_config("abc", c="b")).cells
     names = [cell.name for cell in cells]
