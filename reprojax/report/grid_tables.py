@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reprojax.report.formats import (
@@ -114,11 +114,17 @@ def growth(found: Found) -> Rows:
     for group in found["groups"]:
         if len(group["names"]) < 2:
             continue
-        name = group["capacity"] + (f" seed {group['seed']}" if group["seed"] else "")
+        name = group_name(group, found["groups"])
         for key, words in TIMES.items():
             line = group[key]
             counts = [format_count(line[k]) for k in ("num_reached", "num_never", "num_at_once")]
             yield (name, words, slope_words(line), *counts)
+
+
+def group_name(group: Found, groups: Sequence[Found]) -> str:
+    """The capacity of a group, with its seed where another has that capacity."""
+    alike = sum(other["capacity"] == group["capacity"] for other in groups)
+    return group["capacity"] + (f", seed {group['seed']}" if alike > 1 else "")
 
 
 def slope_words(line: Found) -> str:

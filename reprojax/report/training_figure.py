@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from reprojax.report.formats import format_count, format_share
 from reprojax.report.grid_figure import log_ticks, log_values, size_color, size_handles
-from reprojax.report.grid_tables import slope_words
+from reprojax.report.grid_tables import group_name, slope_words
 from reprojax.report.inputs import ReportInputs
 from reprojax.report.plotting import (
     DIM,
@@ -58,8 +58,8 @@ def _shown(found: Found) -> list[Found]:
     return [group for group in found["groups"] if group in most]
 
 
-def _named(group: Found) -> str:
-    return label(group["capacity"]) + (f", seed {group['seed']}" if group["seed"] else "")
+def _named(group: Found, groups: Sequence[Found]) -> str:
+    return label(group_name(group, groups))
 
 
 def _scores_plate(found: Found) -> Plate:
@@ -78,7 +78,7 @@ def _scores_plate(found: Found) -> Plate:
     handles = along_rows(handles, columns)
     style = {"fontsize": 8, "frameon": False}
     fig.legend(handles=handles, loc="outside upper center", ncols=columns, **style)
-    names = listed([_named(group) for group in groups])
+    names = listed([_named(group, groups) for group in groups])
     caption = (
         f"Scores of {names} at log-spaced steps of training, on {format_count(found['n'])} noises, "
         "a colour for each number of training images. Memorized: nearer to one training image "
@@ -106,7 +106,7 @@ def _draw_groups(
                 color = size_color(cells[name]["n_train"], sizes)
                 _curve(ax, [(r["step"], r.get(key)) for r in cells[name]["rows"]], color)
             _axes(ax, [row["step"] for row in rows], share=key != "frechet")
-        line[0].set_ylabel(_named(group), fontsize=8)
+        line[0].set_ylabel(_named(group, groups), fontsize=8)
     for ax, key in zip(axes[0], columns):
         ax.set_title(COLUMNS[key], fontsize=9, color=INK)
     fig.supxlabel("training steps", fontsize=8)
@@ -163,7 +163,7 @@ def _times_plate(found: Found) -> Plate | None:
             _draw_times(ax, own, key, group[key], color, marker)
         style_axes(ax)
         size_ticks(ax, [cell["n_train"] for cell in own])
-        ax.set_title(_named(group), fontsize=9, color=INK)
+        ax.set_title(_named(group, groups), fontsize=9, color=INK)
         ax.set_xlabel("training images N", fontsize=8)
     axes[0].set_ylabel("training steps", fontsize=8)
     handles = [
@@ -174,7 +174,7 @@ def _times_plate(found: Found) -> Plate | None:
     handles.append(Line2D([], [], color=INK, label="not within the budget", **never))
     handles.append(Line2D([], [], color=DIM, linewidth=0.8, label="budget"))
     fig.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
-    alt = f"Times over training images for {listed([_named(group) for group in groups])}."
+    alt = f"Times over training images for {listed([_named(group, groups) for group in groups])}."
     return Plate("training_times", "When networks memorize", _words(found, groups), alt, fig)
 
 
@@ -218,5 +218,5 @@ def _words(found: Found, groups: Sequence[Found]) -> str:
             if group[key]["slope"] is not None
         ]
         if slopes:
-            parts.append(f"Slopes of {_named(group)}: {', '.join(slopes)}.")
+            parts.append(f"Slopes of {_named(group, groups)}: {', '.join(slopes)}.")
     return " ".join(parts)
