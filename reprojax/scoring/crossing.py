@@ -89,7 +89,7 @@ def crossing(
 def first_fall(
     x: Sequence[float],
     y: Sequence[float],
-    spreads: Sequence[float],
+    deviations: np.ndarray,
     factor: float,
     *,
     index: int = 0,
@@ -98,13 +98,13 @@ def first_fall(
     """Finds the first x at which a positive quantity has fallen to some times its lowest value.
 
     Interpolated linearly in both logarithms. The interval draws all values again, and with them
-    their lowest, from normal distributions about them: independent ones, which is wider than needed
-    where what moves one moves the others too.
+    their lowest, from the normal distribution about them that the jackknife's deviations make:
+    values on the same noises move together.
 
     Args:
         x: `[k]` ascending, above 0.
         y: `[k]`, above 0.
-        spreads: `[k]` standard errors of y.
+        deviations: `[k, g]` of `jackknife_deviations`.
         factor: of the lowest value, above 1.
         index: of the random stream.
         draws: of the bootstrap.
@@ -117,7 +117,8 @@ def first_fall(
     """
     require_number("factor", factor, above=1)
     x, y = np.asarray(x, float), np.asarray(y, float)
-    drawn = y + np.asarray(spreads) * ndtri(_uniform(index, (draws, len(y))))
+    deviations = np.asarray(deviations, float)
+    drawn = y + ndtri(_uniform(index, (draws, deviations.shape[1]))) @ deviations.T
     logs = np.log(np.maximum([y, *drawn], 1e-12))
     found = [_first(np.log2(x), v - v.min() - np.log(factor)) for v in logs]
     return _summary(found[0], found[1:], x)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from reprojax.scoring.stats import Z95, jackknife
+from reprojax.scoring.stats import Z95, jackknife_deviations
 
 MAX_DIMS = 64  # more would need more samples than a small study has
 FIT_ROWS = 4096  # training images that the projection is fitted to
@@ -98,7 +98,22 @@ def frechet(samples: np.ndarray, heldout: np.ndarray) -> tuple[float, tuple[floa
     Returns:
         the distance and (low, high), low at least 0.
     """
+    value, deviations = frechet_deviations(samples, heldout)
+    return value, frechet_interval(value, deviations)
+
+
+def frechet_interval(value: float, deviations: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of a distance with the jackknife's deviations, low at least 0."""
+    half = Z95 * float(np.linalg.norm(deviations))
+    return max(0.0, value - half), value + half
+
+
+def frechet_deviations(samples: np.ndarray, heldout: np.ndarray) -> tuple[float, np.ndarray]:
+    """The distance of `frechet` with what each group of samples adds to its error, float64 `[g]`.
+
+    Sets of samples that come from the same noises have comparable groups.
+    """
     real = _moments(heldout)  # once: of the larger set, and the same in every group
     value = _distance(_moments(samples), real)
-    half = Z95 * jackknife(lambda keep: _distance(_moments(samples[keep]), real), len(samples))
-    return value, (max(0.0, value - half), value + half)
+    without = lambda keep: _distance(_moments(samples[keep]), real)  # noqa: E731
+    return value, jackknife_deviations(without, len(samples))

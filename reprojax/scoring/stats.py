@@ -132,8 +132,13 @@ def median(values: np.ndarray) -> tuple[float, tuple[float, float]]:
     return float(np.median(ordered)), (float(ordered[j - 1]), float(ordered[n - j]))
 
 
-def jackknife(statistic: Callable[[np.ndarray], float], n: int, groups: int = 20) -> float:
-    """Standard error of a statistic by the delete-a-group jackknife.
+def jackknife_deviations(
+    statistic: Callable[[np.ndarray], float], n: int, groups: int = 20
+) -> np.ndarray:
+    """What each group of samples adds to the error of a statistic, by the delete-a-group jackknife.
+
+    Their length is the statistic's standard error; the inner product of those of two statistics on
+    the same samples is the covariance of the two.
 
     Args:
         statistic: maps the indices kept, int64 `[m]`, to a number.
@@ -142,11 +147,11 @@ def jackknife(statistic: Callable[[np.ndarray], float], n: int, groups: int = 20
             that is less.
 
     Returns:
-        sqrt((g - 1) / g · Σ (θ_(j) − mean θ)²); 0 with fewer than 2 samples.
+        float64 `[g]`: sqrt((g - 1) / g) · (θ_(j) − mean θ); empty with fewer than 2 samples.
     """
     groups = min(groups, n)
     if groups < 2:
-        return 0.0
+        return np.zeros(0)
     index = np.arange(n)
     values = np.array([statistic(index[index % groups != group]) for group in range(groups)])
-    return float(np.sqrt((groups - 1) / groups * np.sum((values - values.mean()) ** 2)))
+    return np.sqrt((groups - 1) / groups) * (values - values.mean())

@@ -21,7 +21,7 @@ from reprojax.report.training_figure import training_plates
 from reprojax.report.write import write_report
 from reprojax.scoring.published import PAPER_GRID
 from reprojax.scoring.stats import wilson
-from reprojax.study.analyses.along_training import growth, times
+from reprojax.study.analyses.along_training import Course, growth, times
 from reprojax.study.analyses.grid import Flags, _paper, grid_of_scores, valley
 from reprojax.study.analyses.grid_layout import lay_out
 
@@ -235,9 +235,11 @@ def course(n, width):
     return rows
 
 
-def copied(rows):
+def seen(rows):
     counts = np.array([[row["memorized"]["value"] * COUNT] for row in rows])
-    return np.arange(COUNT) < np.round(counts)
+    copied = np.arange(COUNT) < np.round(counts)
+    spread = [[0.01 * row["frechet"]["value"] if "frechet" in row else 0.0] for row in rows]
+    return Course(rows, copied, np.array(spread), {})
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +250,7 @@ def training():
             rows = course(n, width)
             facts = {"capacity": f"unet-{width}", "subset": "A", "seed": 0, "n_train": n}
             found = {"name": f"w{width}_{n}", **facts}
-            found |= times(rows, copied(rows), 0.5, 1.1, len(cells))
+            found |= times(seen(rows), 0.5, 1.1, len(cells))
             cells.append({**found, "gl_reference": 0.97, "rows": rows})
     pairs = [
         {"a": "a", "b": "b", "differ": differ, "n_train": n, "subset": "A",
@@ -282,7 +284,7 @@ def test_memorization_grows_with_n_and_quality_does_not(training):
 
 def test_times_without_a_frechet_distance_say_so():
     rows = [{k: v for k, v in row.items() if k != "frechet"} for row in course(64, 8)]
-    found = times(rows, copied(rows), 0.5, 1.1, 0)
+    found = times(seen(rows), 0.5, 1.1, 0)
     assert found["t_gen"] is None and found["t_mem"]["value"] > 0
     facts = {"capacity": "c", "subset": "A", "seed": 0, "n_train": 64, "name": "x"}
     (group,) = growth([{**facts, **found}])

@@ -82,18 +82,21 @@ def test_what_cannot_be_crossed_is_named(sizes, level, field):
 
 def test_the_first_fall_is_the_first_and_interpolated_in_logarithms():
     steps, values = [10, 100, 1000, 10_000], [16.0, 4.0, 1.0, 8.0]
-    found = first_fall(steps, values, [0.05] * 4, 2.0)
+    found = first_fall(steps, values, 0.05 * np.eye(4), 2.0)
     assert found.value == pytest.approx(10**2.5) and found.ci95[0] < found.value < found.ci95[1]
-    assert first_fall(steps, values, [0] * 4, 20.0).censored == "below"
+    assert first_fall(steps, values, np.zeros((4, 1)), 20.0).censored == "below"
     with pytest.raises(InputError, match="factor"):
-        first_fall(steps, values, [0] * 4, 1.0)
+        first_fall(steps, values, np.zeros((4, 1)), 1.0)
 
 
 def test_a_flat_end_makes_the_first_fall_uncertain_and_never_late():
     """The lowest is drawn anew too: it is reached by the last step in every draw."""
     steps, values = [10, 100, 1000, 10_000], [16.0, 1.05, 1.0, 1.02]
-    low, high = first_fall(steps, values, [0.2] * 4, 1.1).ci95
+    low, high = first_fall(steps, values, 0.2 * np.eye(4), 1.1).ci95
     assert low < 100 and 1000 < high <= 10_000
+    # Where one noise moves all of them alike, their order is sure.
+    low, high = first_fall(steps, values, np.full((4, 1), 0.05), 1.1).ci95
+    assert 90 < low < high < 110
 
 
 def test_a_ratio_of_shares_and_its_interval():

@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 
 from reprojax.scoring.frechet import Projection, frechet, frechet_distance
-from reprojax.scoring.stats import jackknife, wilson
+from reprojax.scoring.stats import jackknife_deviations, wilson
 
 
 @pytest.mark.parametrize(
@@ -24,12 +24,14 @@ def test_wilson_contains_the_proportion(n):
         assert 0 <= low <= successes / n <= high <= 1
 
 
-def test_the_jackknife_of_a_mean_is_its_standard_error():
-    x = np.random.default_rng(0).standard_normal(40)
-    se = jackknife(lambda keep: x[keep].mean(), 40, groups=40)
-    assert se == pytest.approx(x.std(ddof=1) / np.sqrt(40))
-    assert jackknife(lambda keep: x[keep].mean(), 40) == pytest.approx(se, rel=0.5)
-    assert jackknife(lambda keep: 1.0, 1) == 0.0
+def test_the_jackknife_of_means_is_their_covariance():
+    x = np.random.default_rng(0).standard_normal((2, 40))
+    one, two = (jackknife_deviations(lambda keep, v=v: v[keep].mean(), 40, 40) for v in x)
+    found = np.array([[one @ one, one @ two], [one @ two, two @ two]])
+    np.testing.assert_allclose(found, np.cov(x) / 40, atol=1e-12)
+    few = jackknife_deviations(lambda keep: x[0, keep].mean(), 40)
+    assert len(few) == 20 and np.linalg.norm(few) == pytest.approx(np.linalg.norm(one), rel=0.5)
+    assert jackknife_deviations(lambda keep: 1.0, 1).shape == (0,)
 
 
 def sqrtm_distance(x, y):

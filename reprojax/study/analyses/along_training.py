@@ -15,11 +15,11 @@ from reprojax.errors import InputError
 from reprojax.models.families import param_shapes
 from reprojax.rng import root_key, stream
 from reprojax.scoring.crossing import crossing, first_fall
-from reprojax.scoring.frechet import Projection, frechet
+from reprojax.scoring.frechet import Projection, frechet_deviations, frechet_interval
 from reprojax.scoring.models import is_memorized, is_new
 from reprojax.scoring.pairs import rp, rp_chance
 from reprojax.scoring.scoreboard import TrainSet, plain
-from reprojax.scoring.stats import Z95, line_slope, wilson
+from reprojax.scoring.stats import line_slope, wilson
 from reprojax.study.analyses.common import Ruler, cells_named, float_samples, study_ruler
 from reprojax.study.analyses.grid_layout import Layout, cell_rows, lay_out
 from reprojax.study.analyses.specs import AlongTraining
@@ -44,11 +44,13 @@ class Course(NamedTuple):
     Args:
         rows: scores at each snapshot.
         copied: bool `[snapshots, n]`, which samples are memorized.
+        deviations: `[snapshots, g]` of the Fréchet distances, by the jackknife over noises.
         features: of the samples.
     """
 
     rows: list[dict[str, Any]]
     copied: np.ndarray
+    deviations: np.ndarray
     features: Features
 
 
@@ -198,7 +200,7 @@ def _follow(
     """Samples and scores each snapshot of a cell."""
     train = real_set(context.images.train(cell), tools.ruler.descriptor)
     optimum = _optimum_features(context, cell, spec.n, tools.ruler)
-    rows, copied, features = [], [], {}
+    rows, copied, deviations, features = [], [], [], {}
     for step, path in paths.items():
         denoiser = _snapshot_denoiser(context, cell, path)
         images, _ = float_samples(
@@ -207,7 +209,9 @@ def _follow(
         pixels = to_uint8(images)
         features[step] = tools.ruler.descriptor(pixels)
         copied.append(is_memorized(pixels, train.images))
-        row = {"step": step, **_scores(copied[-1], features[step], train, tools)}
+        row = {"step": step, **_shares(copied[-1], features[step], train, tools)}
+        row["frechet"], spread = _frechet(features[step], tools)
+        deviations.append(spread)
         row |= _losses(context, cell, denoiser)
         row["optimum"] = None if optimum is None else _rp(tools.ruler, features[step], optimum)
         rows.append(row)
@@ -215,7 +219,7 @@ def _follow(
     last = features[max(paths)]
     for row in rows:
         row["final"] = _rp(tools.ruler, features[row["step"]], last)
-    return Course(rows, np.stack(copied), features)
+    return Course(rows, np.stack(copied), np.stack(deviations), features)
 
 
 def _snapshot_denoiser(context: Context, cell: Cell, path: Any) -> DenoiseFn:
@@ -233,7 +237,7 @@ def _optimum_features(context: Context, cell: Cell, n: int, ruler: Ruler) -> np.
     return None
 
 
-def _scores(
+def _shares(
     copied: np.ndarray, features: np.ndarray, train: TrainSet, tools: Tools
 ) -> dict[str, Any]:
     n, found = len(copied), {}
@@ -241,10 +245,16 @@ def _scores(
     for name, flag in flags.items():
         count = int(flag.sum())
         found[name] = {"value": count / n, "ci95": list(wilson(count, n)), "n": n}
-    if n >= 3:  # a jackknife of covariances needs 3
-        value, interval = frechet(tools.projection(features), tools.heldout)
-        found["frechet"] = {"value": value, "ci95": list(interval), "n": n}
     return found
+
+
+def _frechet(features: np.ndarray, tools: Tools) -> tuple[dict[str, Any] | None, np.ndarray]:
+    """The Fréchet distance with the jackknife's deviations; None with too few samples for it."""
+    if len(features) < 3:  # a covariance, with a sample left out
+        return None, np.zeros(0)
+    value, deviations = frechet_deviations(tools.projection(features), tools.heldout)
+    interval = list(frechet_interval(value, deviations))
+    return {"value": value, "ci95": interval, "n": len(features)}, deviations
 
 
 def _losses(context: Context, cell: Cell, denoiser: DenoiseFn) -> dict[str, list[float]]:
@@ -283,19 +293,16 @@ def _cell(
         "seed": seed,
         "batch_size": cell.training.batch_size,
         "gl_reference": tools.references.get(cell.name),
-        **times(course.rows, course.copied, spec.memorized_share, spec.quality, index),
+        **times(course, spec.memorized_share, spec.quality, index),
         "rows": course.rows,
     }
 
 
-def times(
-    rows: list[dict], copied: np.ndarray, memorized_share: float, quality: float, index: int
-) -> dict[str, Any]:
+def times(course: Course, memorized_share: float, quality: float, index: int) -> dict[str, Any]:
     """When a network memorizes and when it is good, in steps.
 
     Args:
-        rows: of one network by step.
-        copied: bool `[rows, n]`, which samples are memorized at each.
+        course: of one network; its features are not looked at.
         memorized_share: reached at ``t_mem`` (arXiv 2505.17638, where it grows like N).
         quality: the Fréchet distance has fallen to this many times its lowest at ``t_gen`` (there
             it hardly depends on N).
@@ -306,16 +313,16 @@ def times(
         distance and ``best_loss_step`` with the lowest held-out loss (geometric mean over noise
         levels), both among the snapshots.
     """
+    rows = course.rows
     steps = [row["step"] for row in rows]
-    reached = crossing(steps, copied, memorized_share, index=2 * index)
+    reached = crossing(steps, course.copied, memorized_share, index=2 * index)
     loss = [float(np.mean(np.log(row["loss_heldout"]))) for row in rows]
     found = {"t_mem": reached.as_dict(), "best_loss_step": steps[int(np.argmin(loss))]}
     curve = [row["frechet"] for row in rows if row.get("frechet")]
     if len(curve) < len(rows) or min(c["value"] for c in curve) <= 0:
         return {**found, "t_gen": None, "best_step": None}
     value = [c["value"] for c in curve]
-    spread = [(c["ci95"][1] - c["value"]) / Z95 for c in curve]
-    good = first_fall(steps, value, spread, quality, index=2 * index + 1)
+    good = first_fall(steps, value, course.deviations, quality, index=2 * index + 1)
     return {**found, "t_gen": good.as_dict(), "best_step": steps[int(np.argmin(value))]}
 
 
