@@ -117,6 +117,7 @@ def survive_kills(seed, six, alone, compiled, folder, start):
     for worker in choose.sample(workers, 2):
         time.sleep(choose.uniform(0, 4))
         worker.send_signal(signal.SIGKILL)
+        worker.wait()  # as a zombie it would count as alive, until its lease ends
     results = [(*w.communicate(timeout=600), w.returncode) for w in workers]
     codes = sorted(code for _, _, code in results)
     assert set(codes) <= {0, -signal.SIGKILL} and codes.count(0) >= 2, results
