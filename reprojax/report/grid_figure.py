@@ -27,11 +27,11 @@ from reprojax.report.plotting import (
     ORANGE,
     PALE,
     Plate,
-    along_rows,
     draw_intervals,
     label,
     listed,
     new_figure,
+    rows_legend,
     sampling_words,
     size_ticks,
     style_axes,
@@ -356,10 +356,7 @@ def _losses_plate(found: Found) -> Plate | None:
         ax.set_title(label(capacity), fontsize=9, color=INK)
         ax.set_xlabel("noise level σ", fontsize=8)
     _mean_gaps(axes[0], rows, [m["capacity"] for m in found["models"]])
-    columns = min(MOST_COLUMNS, len(sizes))
-    handles = along_rows(size_handles(sizes), columns)
-    style = {"fontsize": 8, "frameon": False}
-    fig.legend(handles=handles, loc="outside upper center", ncols=columns, **style)
+    rows_legend(fig, size_handles(sizes), MOST_COLUMNS)
     caption = (
         "How much better networks denoise training than held-out images when training ends "
         "(peak signal-to-noise ratio, as in arXiv 2310.02557): the mean over noise levels, and at "

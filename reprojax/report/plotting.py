@@ -80,9 +80,12 @@ def label(name: str) -> str:
     return name.replace("$", r"\$")
 
 
-def along_rows(handles: Sequence[Any], columns: int) -> list[Any]:
-    """The order in which a legend of so many columns, filled down each, reads along its rows."""
-    return [handle for i in range(columns) for handle in handles[i::columns]]
+def rows_legend(fig: Figure, handles: Sequence[Any], columns: int, **style: Any) -> None:
+    """A legend above a figure that reads along its rows; matplotlib's own fills its columns."""
+    columns = min(columns, len(handles))
+    ordered = [handle for i in range(columns) for handle in handles[i::columns]]
+    style = {"fontsize": 8, "frameon": False, **style}
+    fig.legend(handles=ordered, loc="outside upper center", ncols=columns, **style)
 
 
 def style_axes(ax: Axes, grid: str | None = "both") -> None:

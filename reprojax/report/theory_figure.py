@@ -20,11 +20,11 @@ from reprojax.report.plotting import (
     MARKERS,
     PALE,
     Plate,
-    along_rows,
     draw_intervals,
     label,
     listed,
     new_figure,
+    rows_legend,
     sampling_words,
     size_ticks,
     style_axes,
@@ -241,9 +241,7 @@ def _top_legend(
         handles.append(
             Line2D([], [], color=PALE, linewidth=3, label="ceiling: optimum with itself")
         )
-    style = {"fontsize": 8, "frameon": False, "handlelength": 2.6}
-    handles = along_rows(handles, LEGEND_COLUMNS)
-    fig.legend(handles=handles, loc="outside upper center", ncols=LEGEND_COLUMNS, **style)
+    rows_legend(fig, handles, LEGEND_COLUMNS, handlelength=2.6)
 
 
 def _closed(

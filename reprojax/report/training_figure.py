@@ -20,11 +20,11 @@ from reprojax.report.plotting import (
     INK,
     RED,
     Plate,
-    along_rows,
     draw_intervals,
     label,
     listed,
     new_figure,
+    rows_legend,
     size_ticks,
     style_axes,
 )
@@ -74,10 +74,7 @@ def _scores_plate(found: Found) -> Plate:
     if pairs:
         _draw_pairs(parts[1], pairs, sizes)
     handles = [*size_handles(sizes), Line2D([], [], color=DIM, ls=":", lw=1.2, label="chance")]
-    columns = min(MOST_COLUMNS, len(handles))
-    handles = along_rows(handles, columns)
-    style = {"fontsize": 8, "frameon": False}
-    fig.legend(handles=handles, loc="outside upper center", ncols=columns, **style)
+    rows_legend(fig, handles, MOST_COLUMNS)
     names = listed([_named(group, groups) for group in groups])
     caption = (
         f"Scores of {names} at log-spaced steps of training, on {format_count(found['n'])} noises, "

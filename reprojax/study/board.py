@@ -10,7 +10,13 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
-from reprojax.errors import one_line
+from reprojax.errors import (
+    EndedPeerError,
+    InputError,
+    InterruptedRunError,
+    LostClaimError,
+    one_line,
+)
 from reprojax.files import refresh, write_json
 from reprojax.models.families import count_params
 from reprojax.study.cells import Cell
@@ -19,6 +25,8 @@ from reprojax.study.progress import duration
 from reprojax.study.stages import Context, cell_network, is_sampled, is_trained
 
 FAILED = "failed.json"
+# What ends a worker, or its hold on a cell, and is no failure of the cell.
+PASSED_ON = (InterruptedRunError, InputError, LostClaimError, EndedPeerError)
 HISTORY = "history.jsonl"
 CLOSED_FORM = 1000  # counted as its parameters: a closed form costs little beside a network
 
@@ -71,7 +79,8 @@ def read_board(context: Context, *, sample: bool) -> Board:
         sample: whether a whole cell is sampled too, not only trained.
     """
     cells = context.study.cells
-    states = {cell.name: cell_state(context, cell, sample=sample) for cell in cells}
+    _look_again(context, *cells)
+    states = {cell.name: _state(context, cell, sample=sample) for cell in cells}
     trained = {cell.name: is_trained(context, cell) for cell in cells}
     waiting, stuck = set(), set()
     for cell in cells:  # a teacher stands before its students
@@ -85,8 +94,16 @@ def read_board(context: Context, *, sample: bool) -> Board:
 
 def cell_state(context: Context, cell: Cell, *, sample: bool) -> State:
     """The state of one cell; what is whole is done, whatever else lies beside it."""
-    folder = context.workdir.path / context.folder(cell)
-    refresh(folder.parent, folder)
+    _look_again(context, cell)
+    return _state(context, cell, sample=sample)
+
+
+def _look_again(context: Context, *cells: Cell) -> None:
+    folders = [context.workdir.path / context.folder(cell) for cell in cells]
+    refresh(*dict.fromkeys(folder.parent for folder in folders), *folders)
+
+
+def _state(context: Context, cell: Cell, *, sample: bool) -> State:
     if is_trained(context, cell) and (is_sampled(context, cell) or not sample):
         return State.DONE
     if read_failure(context, cell) is not None:

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 
 import jax
 
-from reprojax.errors import DivergedError, InputError, InterruptedRunError, LostClaimError, one_line
-from reprojax.study.board import Board, State, note_done, write_failure
+from reprojax.errors import DivergedError, one_line
+from reprojax.study.board import PASSED_ON, Board, State, note_done, write_failure
 from reprojax.study.cells import Cell
 from reprojax.study.claims import Claim
 from reprojax.study.stages import Context, is_trained, steps_done, train_pack, training_step
@@ -126,7 +126,7 @@ class Packer:
                 if len(members) < 2 or self._size(cell, len(members), left) < len(members):
                     return True
                 return self._train(members, done)
-            except (InterruptedRunError, InputError, LostClaimError):
+            except PASSED_ON:
                 raise
             except Exception as error:
                 self._most = 1

@@ -10,10 +10,8 @@ from functools import partial
 
 from reprojax.errors import (
     DivergedError,
-    EndedPeerError,
     FailedCellsError,
     InputError,
-    InterruptedRunError,
     LostClaimError,
     one_line,
     require_number,
@@ -21,6 +19,7 @@ from reprojax.errors import (
 from reprojax.files import content_hash, refresh
 from reprojax.study.analyses.run import read_analyses, run_analyses
 from reprojax.study.board import (
+    PASSED_ON,
     Board,
     State,
     cell_state,
@@ -39,8 +38,6 @@ from reprojax.study.stages import Context, is_trained, remove_parts, sample_cell
 POLL_SECONDS = 1.0  # between two looks at what others do
 NAP_SECONDS = 0.1  # between two looks for a signal
 SAY_SECONDS = 60.0  # between two lines of a worker that waits, where something changed
-# No failures of a cell.
-PASSED_ON = (InterruptedRunError, InputError, LostClaimError, EndedPeerError)
 
 
 @dataclass(frozen=True)

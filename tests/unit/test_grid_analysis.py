@@ -239,7 +239,7 @@ def seen(rows):
     counts = np.array([[row["memorized"]["value"] * COUNT] for row in rows])
     copied = np.arange(COUNT) < np.round(counts)
     spread = [[0.01 * row["frechet"]["value"] if "frechet" in row else 0.0] for row in rows]
-    return Course(rows, copied, np.array(spread), {})
+    return Course(rows, copied, np.array(spread))
 
 
 @pytest.fixture(scope="module")

@@ -45,13 +45,11 @@ class Course(NamedTuple):
         rows: scores at each snapshot.
         copied: bool `[snapshots, n]`, which samples are memorized.
         deviations: `[snapshots, g]` of the Fréchet distances, by the jackknife over noises.
-        features: of the samples.
     """
 
     rows: list[dict[str, Any]]
     copied: np.ndarray
     deviations: np.ndarray
-    features: Features
 
 
 class Tools(NamedTuple):
@@ -112,14 +110,15 @@ def along_training(context: Context, spec: AlongTraining, identity: str) -> dict
             context.stop.check("in sampling snapshots for an analysis")
 
         for names in _same_images(layout):
+            features: dict[str, Features] = {}
             for name in names:
                 cell = context.study.cell(name)
-                courses[name] = _follow(context, cell, paths[name], spec, tools, step)
-            for pair in _partners(layout, names):
-                a, b = (courses[pair[x]].features for x in "ab")
-                pairs.append({**pair, "rows": _agreement(tools.ruler, a, b)})
-            for name in names:
-                courses[name].features.clear()  # not those of all training sets at once
+                followed = _follow(context, cell, paths[name], spec, tools, step)
+                courses[name], features[name] = followed
+            pairs += [
+                {**pair, "rows": _agreement(tools.ruler, features[pair["a"]], features[pair["b"]])}
+                for pair in _partners(layout, names)
+            ]
     found = [
         _cell(layout, cell, courses[cell.name], tools, spec, index)
         for index, cell in enumerate(cells)
@@ -196,8 +195,8 @@ def _follow(
     spec: AlongTraining,
     tools: Tools,
     step_done: Callable[[], None],
-) -> Course:
-    """Samples and scores each snapshot of a cell."""
+) -> tuple[Course, Features]:
+    """Samples and scores each snapshot of a cell; gives the features of its samples too."""
     train = real_set(context.images.train(cell), tools.ruler.descriptor)
     optimum = _optimum_features(context, cell, spec.n, tools.ruler)
     rows, copied, deviations, features = [], [], [], {}
@@ -219,7 +218,7 @@ def _follow(
     last = features[max(paths)]
     for row in rows:
         row["final"] = _rp(tools.ruler, features[row["step"]], last)
-    return Course(rows, np.stack(copied), np.stack(deviations), features)
+    return Course(rows, np.stack(copied), np.stack(deviations)), features
 
 
 def _snapshot_denoiser(context: Context, cell: Cell, path: Any) -> DenoiseFn:
@@ -302,7 +301,7 @@ def times(course: Course, memorized_share: float, quality: float, index: int) ->
     """When a network memorizes and when it is good, in steps.
 
     Args:
-        course: of one network; its features are not looked at.
+        course: of one network.
         memorized_share: reached at ``t_mem`` (arXiv 2505.17638, where it grows like N).
         quality: the Fréchet distance has fallen to this many times its lowest at ``t_gen`` (there
             it hardly depends on N).

@@ -109,7 +109,8 @@ def analyse_grid(context: Context, spec: Grid, identity: str) -> dict[str, Any]:
             samples = read_samples(context, cell)[0][: spec.n]
             train = real_set(context.images.train(cell), descriptor)
             threshold = known.model(name, "gl")["threshold"]
-            new = is_new(descriptor(samples), train.features, threshold)
+            features = read_features(context, cell, descriptor)[: spec.n]
+            new = is_new(features, train.features, threshold)
             state = _states(context, cell, samples)
             flags[name] = Flags(new, None if state is None else state == MEMORIZED)
             if state is not None:
@@ -254,9 +255,9 @@ def _disjoint(context: Context, layout: Layout, known: Scores) -> Iterator[dict[
 
     for c in range(len(layout.capacities)):
         others = sorted({k[3] for k in layout.networks if k[0] == c} - {layout.seeds[c]})
+        seeds = (*others, layout.seeds[c])
         for n in layout.sizes:
             own = layout.network(c, n)
-            seeds = (*others, layout.seeds[c])
             across = (layout.network(c, n, other_part or "-", s) for s in seeds)
             across = next(filter(None, across), None)
             twins = next(filter(None, (layout.network(c, n, seed=s) for s in others)), None)

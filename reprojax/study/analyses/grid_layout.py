@@ -79,7 +79,7 @@ def lay_out(rows: Rows, field: str = "cells") -> Layout:
             allowed = f"a network that differs from {placed[key]} in size, images or seed"
             raise InputError(field, name, allowed)
         placed[key] = name
-    (subset, _), *_ = Counter(k[2] for k in placed).most_common(1)
+    subset = Counter(key[2] for key in placed).most_common(1)[0][0]
     seeds = tuple(_usual_seed(placed, c, subset) for c in range(len(order)))
     closed = {
         (row["family"], row["n_train"], row["subset"]): name
