@@ -17,6 +17,7 @@ from reprojax.errors import (
     require_number,
 )
 from reprojax.files import content_hash, refresh
+from reprojax.programs import make_room
 from reprojax.study.analyses.run import read_analyses, run_analyses
 from reprojax.study.board import (
     PASSED_ON,
@@ -165,6 +166,7 @@ def run_cells(
         board = read_board(context, sample=sample)
         found = claim_next(context, board, mine, sample=sample)
         if found is not None:
+            make_room()
             with_others = partial(packer.train_with, found[0], board, mine, claim_fn, done)
             attempt(context, *found, done, sample=sample, first=with_others)
             said.now(read_board(context, sample=sample))

@@ -9,6 +9,9 @@ import time
 import numpy as np
 import pytest
 
+from reprojax import programs
+from reprojax.training.step import train_step
+
 
 def test_the_main_job_keeps_its_contract(tiny, tmp_path, reprojax):
     workdir = tmp_path / "w"
@@ -180,3 +183,18 @@ def test_divergence_is_exit_3(tiny, tmp_path, reprojax):
     code, _, err = reprojax(*arguments, "--config.training.learning_rate=1e30")
     assert code == 3 and err.count("\n") == 1
     assert "b_uvit" in err and "is not finite at step" in err and "checkpoint is kept" in err
+
+
+def test_a_study_of_many_networks_keeps_the_programs_of_one(tiny, tmp_path, reprojax, monkeypatch):
+    """Where the kernel's limit is near, as it is after some dozens of networks on a CPU."""
+    held = []
+
+    def nearly_full():
+        held.append(train_step._cache_size())
+        return 40_000, 65_530
+
+    monkeypatch.setattr(programs, "mappings", nearly_full)
+    arguments = [f"--config={tiny}", f"--workdir={tmp_path / 'w'}", "--mode=train"]
+    code, _, err = reprojax(*arguments)
+    assert (code, err) == (0, "")
+    assert held[1:] == [1, 1]  # of three networks, two of them alike, each finds one before it

@@ -19,6 +19,7 @@ ORDER = (
     "errors",
     "rng",
     "files",
+    "programs",
     "mesh",
     "peers",
     "distributed",

@@ -10,6 +10,7 @@ import numpy as np
 
 from reprojax.data.transform import to_uint8
 from reprojax.files import content_hash, write_npz
+from reprojax.programs import make_room
 from reprojax.sampling.flow import SamplerSpec, sample_batches
 from reprojax.scoring.descriptors import Descriptor
 from reprojax.scoring.pairs import mae_score, rp, rp_chance
@@ -93,6 +94,7 @@ def float_samples(
     if path.exists():
         with np.load(path, allow_pickle=False) as data:
             return data["images"], float(data["nfe"])
+    make_room()
     images, nfe = [], []
     for batch, evaluations in sample_batches(make_denoiser(), bank, sampler, mesh=context.mesh):
         images.append(batch)

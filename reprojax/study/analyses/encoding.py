@@ -10,6 +10,7 @@ import numpy as np
 
 from reprojax.data.transform import to_float, to_uint8
 from reprojax.errors import InputError
+from reprojax.programs import make_room
 from reprojax.sampling.flow import SamplerSpec, encode, sample
 from reprojax.sampling.noise import NoiseBank
 from reprojax.scoring.distances import per_image_r2
@@ -56,6 +57,7 @@ def encode_and_decode(context: Context, spec: Encoding, identity: str) -> dict[s
                 advance(done, total)
                 context.stop.check(f"in encoding with {a.name}")
                 for b in cells:
+                    make_room()
                     row = _decode(ruler, sampler, denoisers[b.name], noises[a.name], images)
                     row = {"source": source, **row}
                     if a is b:

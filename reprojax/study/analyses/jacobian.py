@@ -9,6 +9,7 @@ import numpy as np
 
 from reprojax.data.transform import to_float
 from reprojax.denoisers.jacobian import numerical_rank, singular_values, stable_rank
+from reprojax.programs import make_room
 from reprojax.scoring.stats import mean_interval
 from reprojax.study.analyses.common import cells_named
 from reprojax.study.analyses.specs import JacobianRank
@@ -29,6 +30,7 @@ def jacobian_ranks(context: Context, spec: JacobianRank, identity: str) -> dict[
     total = len(cells) * len(spec.sigmas)
     with context.reporter.task("analyse jacobian", total, "levels") as advance:
         for cell in cells:
+            make_room()
             denoise = cell_denoiser(context, cell)
             for sigma in spec.sigmas:
                 x = jnp.asarray(y + np.float32(sigma) * z)
