@@ -11,6 +11,8 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", str(os.environ.get("REPR
 import jax
 import pytest
 
+from reprojax.programs import make_room
+
 # A silent [b] against [b, h, w, c] broadcast becomes a failure.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -28,6 +30,13 @@ def compilation(request):
         jax.config.update("jax_disable_most_optimizations", bool(names & set(QUICKLY)))
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def room():
+    """For the programs of the tests that follow in the same process."""
+    yield
+    make_room()
 
 
 def pytest_collection_modifyitems(items):
