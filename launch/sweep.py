@@ -27,8 +27,9 @@ from reprojax.errors import InputError, ReprojaxError, one_line, require_number
 LOCAL_MINUTES = 60 * 24 * 365  # submitit stops a local job after two minutes unless told otherwise
 REQUEUES = 1000  # times that a job may run out of its time limit and go on
 TAKEN_AWAY_SECONDS = 120  # how long SLURM may take to end a job after it has asked it to stop
-SLURM_OPTIONS = ("partition", "account", "qos", "constraint", "time", "cpus", "mem", "setup")
+SLURM_OPTIONS = ("partition", "account", "qos", "constraint", "time", "mem", "setup")
 INTERRUPTED = 130
+CAN_PIN = hasattr(os, "sched_setaffinity")
 RETRY = "--retry_failed"
 # SLURM sends the preemption signal to every process of the job, and it would kill main.
 DEAF = ("/bin/sh", "-c", 'trap "" USR2; exec "$@"', "sh")
@@ -44,10 +45,17 @@ class Worker:
         command: of main.
         devices: CUDA_VISIBLE_DEVICES of main, or None to leave it as the scheduler set it.
         grace: seconds that main has to save.
+        cores: that main keeps to, or None for any.
     """
 
-    def __init__(self, command: list[str], devices: str | None, grace: float):
-        self.command, self.devices, self.grace = command, devices, grace
+    def __init__(
+        self,
+        command: list[str],
+        devices: str | None,
+        grace: float,
+        cores: list[int] | None = None,
+    ):
+        self.command, self.devices, self.grace, self.cores = command, devices, grace, cores
         self._process: subprocess.Popen | None = None
         self._asked = False
 
@@ -59,6 +67,8 @@ class Worker:
             env["CUDA_VISIBLE_DEVICES"] = self.devices
         elif os.environ.get("SUBMITIT_EXECUTOR") == "local":
             env.pop("CUDA_VISIBLE_DEVICES", None)  # submitit hides every GPU that was not asked for
+        if self.cores:
+            os.sched_setaffinity(0, self.cores)  # main inherits it
         print("$", " ".join(self.command), flush=True)
         self._process = subprocess.Popen([*DEAF, *self.command], env=env)
         try:
@@ -81,7 +91,9 @@ class Worker:
         self._stop()
         # What failed was tried again at the start: not once more at each requeue.
         command = [word for word in self.command if word != RETRY]
-        return submitit.helpers.DelayedSubmission(Worker(command, self.devices, self.grace))
+        return submitit.helpers.DelayedSubmission(
+            Worker(command, self.devices, self.grace, self.cores)
+        )
 
     def _on_term(self, number, frame) -> None:
         # SLURM asks every process of the job, main included, and a second one ends main at once.
@@ -137,12 +149,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--logs", help="folder of the logs [<workdir>-logs]")
     p.add_argument("--wait", action="store_true", help="wait, and end with the worst exit code")
     p.add_argument("--gpus", type=int, help="per worker; local: worker i gets the i-th so many")
+    p.add_argument("--cpus", type=int, help="cores per worker [local: an equal share of all]")
     p.add_argument("--partition", help="SLURM only, as are those below")
     p.add_argument("--account")
     p.add_argument("--qos")
     p.add_argument("--constraint")
     p.add_argument("--time", help="limit of a job: minutes, H:MM:SS or D-HH:MM:SS [60]")
-    p.add_argument("--cpus", type=int, help="per worker")
     p.add_argument("--mem", type=float, help="per worker, in GB")
     p.add_argument("--setup", action="append", help="shell line before main; may be repeated")
     p.add_argument("--signal_delay", type=int, default=120, help="seconds to save in [120]")
@@ -220,6 +232,26 @@ def visible_devices(options: argparse.Namespace, worker: int) -> str | None:
     return ",".join(ids[first : first + count])
 
 
+def own_cores(options: argparse.Namespace, worker: int) -> list[int] | None:
+    """The cores that a local worker keeps to; None where SLURM sees to it or there are too few.
+
+    XLA has a thread for each core that it may use: workers that may all use all of them are in each
+    other's way.
+    """
+    if options.executor == "slurm" or (options.cpus is None and not CAN_PIN):
+        return None
+    if not CAN_PIN:
+        raise InputError("--cpus", options.cpus, "for local workers only on Linux")
+    cores = sorted(os.sched_getaffinity(0))
+    count, workers = len(cores), options.workers
+    if options.cpus is None:
+        share = cores[worker * count // workers : (worker + 1) * count // workers]
+        return share if count >= workers else None
+    if options.cpus * workers > count:
+        raise InputError("--cpus", options.cpus, f"{count} cores for {workers} workers")
+    return cores[worker * options.cpus : (worker + 1) * options.cpus]
+
+
 def make_executor(options: argparse.Namespace, logs: Path, name: str):
     """The submitit executor.
 
@@ -271,7 +303,12 @@ def submit(options: argparse.Namespace) -> list:
     command += [f"--config={Path(path).absolute()}{mark}{scale}", f"--workdir={workdir}"]
     grace = max(options.signal_delay - 10, 1)
     workers = [
-        Worker([*command, *options.main_flags], visible_devices(options, i), grace)
+        Worker(
+            [*command, *options.main_flags],
+            visible_devices(options, i),
+            grace,
+            own_cores(options, i),
+        )
         for i in range(options.workers)
     ]
     executor = make_executor(options, logs, name)

@@ -37,6 +37,7 @@ MISTAKES = {
     "no workers": ([CONFIG, "--workers=0"], "--workers"),
     "workers in words": ([CONFIG, "--workers=two"], "two"),
     "SLURM's option": ([CONFIG, "--partition=gpu"], "only with --executor=slurm"),
+    "more cores than there are": ([CONFIG, "--workers=2", "--cpus=5000"], "cores for 2 workers"),
     "a time": ([CONFIG, "--executor=slurm", "--time=soon"], "D-HH:MM:SS"),
     "too short": ([CONFIG, "--executor=slurm", "--time=2"], "--signal_delay"),
     "no memory": ([CONFIG, "--executor=slurm", "--mem=0"], "--mem"),
@@ -93,6 +94,37 @@ def test_local_workers_have_gpus_of_their_own(sweep, monkeypatch):
     assert devices("--gpus=1", "--executor=slurm", "--time=60") == [None, None]
     with pytest.raises(sweep.InputError, match="has 2 for 2 workers"):
         devices("--gpus=2")
+
+
+def test_local_workers_have_cores_of_their_own(sweep, monkeypatch):
+    monkeypatch.setattr(sweep, "CAN_PIN", True)
+    monkeypatch.setattr(sweep.os, "sched_getaffinity", lambda _: {1, 2, 3, 5, 8}, raising=False)
+    cores = lambda n, *more: [  # noqa: E731
+        sweep.own_cores(sweep.parse([CONFIG, f"--workers={n}", *more]), i) for i in range(n)
+    ]
+    assert cores(1) == [[1, 2, 3, 5, 8]]
+    assert cores(2) == [[1, 2], [3, 5, 8]]
+    assert cores(2, "--cpus=1") == [[1], [2]]
+    assert cores(6) == [None] * 6
+    assert cores(2, "--cpus=1", "--executor=slurm", "--time=60") == [None, None]
+    with pytest.raises(sweep.InputError, match="5 cores for 3 workers"):
+        cores(3, "--cpus=2")
+    monkeypatch.setattr(sweep, "CAN_PIN", False)
+    assert cores(2) == [None, None]
+    with pytest.raises(sweep.InputError, match="only on Linux"):
+        cores(2, "--cpus=1")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no process keeps to a core here")
+def test_main_keeps_to_the_cores_of_its_worker(sweep, monkeypatch, tmp_path):
+    before = os.sched_getaffinity(0)
+    first = min(before)
+    monkeypatch.setattr(sweep.signal, "signal", lambda *_: None)
+    child = f"import os; raise SystemExit(os.sched_getaffinity(0) != {{{first}}})"
+    try:
+        assert sweep.Worker([sys.executable, "-c", child], None, 1, [first])() == 0
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 CHILD = """
