@@ -90,7 +90,7 @@ class Worker:
 
         self._stop()
         # What failed was tried again at the start: not once more at each requeue.
-        command = [word for word in self.command if word != RETRY]
+        command = [word for word in self.command if word.partition("=")[0] != RETRY]
         return submitit.helpers.DelayedSubmission(
             Worker(command, self.devices, self.grace, self.cores)
         )

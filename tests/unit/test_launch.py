@@ -142,7 +142,7 @@ spec = importlib.util.spec_from_file_location("launch_sweep", path)
 sweep = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sweep)
 command = [sys.executable, "-c", child, ready]
-worker = sweep.Worker([*command, "--retry_failed"], "5", grace=120)
+worker = sweep.Worker([*command, "--retry_failed", "--retry_failed=true"], "5", grace=120)
 
 def preempt(number, frame):
     again = worker.checkpoint().function
