@@ -2,17 +2,18 @@
 
     python -m reprojax.main --config=configs/grid.py         # CIFAR-10, a cluster or a pod
     python -m reprojax.main --config=configs/grid.py:lab     # Fashion-MNIST at 8x8, a laptop
+    python -m reprojax.main --config=configs/grid.py:gpu     # the same at 32x32, one GPU
 
 Every pair of capacities at every number of training images, from the same noises through the same
 solver, with the closed-form optimum and the Gaussian of each training set beside them. Each
-capacity has its own seed, so that no two share the noises of their training. :lab adds a second
-seed and a second training set that shares no image with the first (arXiv 2310.02557), and keeps
-weights along training (arXiv 2505.17638).
-Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
-dataset-fashion-mnist.
+capacity has its own seed, so that no two share the noises of their training. :lab and :gpu add a
+second seed and a second training set that shares no image with the first (arXiv 2310.02557); :lab
+keeps weights along training (arXiv 2505.17638), :gpu takes the paper's 10,000 noises.
+Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab and :gpu need Debian's
+package dataset-fashion-mnist.
 Cost: DDPM++ of width 64, 128 and 256, ten training sets of 64 to 32,768 images, 50 M images each:
 3.3e20 FLOP, about 234 hours of one H100 at 40 % of its bfloat16 peak. ``--dry_run`` prints it for
-any change; README says how many workers share one folder. :lab: see README.
+any change; README says how many workers share one folder. :lab and :gpu: see README.
 Expect: RP between capacities high at both ends and low between; GL from 0 to 1, later for larger
 networks; RP with the optimum falling from about one half to nothing.
 """
@@ -28,8 +29,8 @@ AGAIN = 3  # the seed of both
 
 
 def get_config(scale: str = ""):
-    rc.require_scale(scale, ["lab"])
-    return _lab() if scale == "lab" else _paper()
+    rc.require_scale(scale, ["lab", "gpu"])
+    return {"": _paper, "lab": _lab, "gpu": _gpu}[scale]()
 
 
 def _paper():
@@ -53,12 +54,26 @@ def _paper():
 
 
 def _lab():
-    config = rc.default_config("grid_lab")
-    rc.use_fashion_lab(config, size=8, n_train=max(LAB_SIZES), n_heldout=2000)
-    config.data.part = "A"
-    config.noise.n = 512
-    config.training.update(steps=4000, learning_rate=2e-3)
+    config = _fashion("grid_lab", size=8, n_heldout=2000, noises=512)
     config.loop.update(snapshots=12, checkpoint_every=1000)
+    followed = tuple(f"unet{w}_n{n}" for w in LAB_WIDTHS[1:] for n in LAB_SIZES)
+    rc.add_analysis(config, "along_training", cells=followed, n=256)
+    return config
+
+
+def _gpu():
+    config = _fashion("grid_gpu", size=32, n_heldout=10_000, noises=10_000)
+    config.loop.checkpoint_every = 4000
+    config.sampling.batch_size = 1000
+    return config
+
+
+def _fashion(name, *, size, n_heldout, noises):
+    config = rc.default_config(name)
+    rc.use_fashion_lab(config, size=size, n_train=max(LAB_SIZES), n_heldout=n_heldout)
+    config.data.part = "A"
+    config.noise.n = noises
+    config.training.update(steps=4000, learning_rate=2e-3)
     network = dict(multipliers=(1, 2), num_blocks=1, attention=(), dropout=0.0)
     for n in LAB_SIZES:
         unet = {w: dict(n_train=n, network=dict(width=w, **network)) for w in LAB_WIDTHS}
@@ -71,8 +86,6 @@ def _lab():
         networks[f"unet{TWICE}_n{n}_B"] = rc.network_model("unet", part="B", **again)
         rc.add_models(config, **networks, **_closed_forms(n))
     rc.add_analysis(config, "grid", cells=tuple(config.models), n=config.noise.n)
-    followed = tuple(f"unet{w}_n{n}" for w in LAB_WIDTHS[1:] for n in LAB_SIZES)
-    rc.add_analysis(config, "along_training", cells=followed, n=256)
     return config
 
 

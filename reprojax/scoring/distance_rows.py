@@ -19,6 +19,7 @@ from reprojax.scoring.distances import (
 )
 from reprojax.scoring.scoreboard import SampleSet, plain
 from reprojax.scoring.stats import mean_interval
+from reprojax.scoring.threads import mapped
 from reprojax.scoring.transport import transport
 
 
@@ -32,13 +33,21 @@ def distance_rows(samples: Sequence[SampleSet]) -> list[dict[str, Any]]:
         Rows ``{"a", "b", "pfd", "pfd_ci95", "pfd_chance", "r2", "r2_ci95", "n"}``, in the order of
         the pairs of scores.json.
     """
-    rows = []
-    for a, b in combinations(samples, 2):
-        if a.images is None or b.images is None or a.images.shape != b.images.shape:
-            continue
-        value, interval = pfd(a.images, b.images)
-        r2, r2_interval = mean_interval(per_image_r2(a.images, b.images))
-        row = {
+    couples = [
+        (a, b)
+        for a, b in combinations(samples, 2)
+        if a.images is not None and b.images is not None and a.images.shape == b.images.shape
+    ]
+    with mapped(_distance_row, couples) as rows:
+        return list(rows)
+
+
+def _distance_row(couple: tuple[SampleSet, SampleSet]) -> dict[str, Any]:
+    a, b = couple
+    value, interval = pfd(a.images, b.images)
+    r2, r2_interval = mean_interval(per_image_r2(a.images, b.images))
+    return plain(
+        {
             "a": a.name,
             "b": b.name,
             "pfd": value,
@@ -48,8 +57,7 @@ def distance_rows(samples: Sequence[SampleSet]) -> list[dict[str, Any]]:
             "r2_ci95": list(r2_interval),
             "n": a.n,
         }
-        rows.append(plain(row))
-    return rows
+    )
 
 
 def curve_rows(samples: Sequence[SampleSet]) -> dict[str, Any]:
@@ -61,14 +69,19 @@ def curve_rows(samples: Sequence[SampleSet]) -> dict[str, Any]:
     Returns:
         ``{"taus": [...], "rows": [{"a", "b", "rp": [...], "chance": [...]}]}``.
     """
-    rows = []
-    for a, b in combinations(samples, 2):
-        if a.features is None or b.features is None or a.train != b.train:
-            continue
-        shares = rp_curve(a.features, b.features), rp_curve_chance(a.features, b.features)
-        row = {"a": a.name, "b": b.name, "rp": shares[0].tolist(), "chance": shares[1].tolist()}
-        rows.append(plain(row))
-    return {"taus": list(CURVE_TAUS), "rows": rows}
+    couples = [
+        (a, b)
+        for a, b in combinations(samples, 2)
+        if a.features is not None and b.features is not None and a.train == b.train
+    ]
+    with mapped(_curve_row, couples) as rows:
+        return {"taus": list(CURVE_TAUS), "rows": list(rows)}
+
+
+def _curve_row(couple: tuple[SampleSet, SampleSet]) -> dict[str, Any]:
+    a, b = couple
+    shares = rp_curve(a.features, b.features), rp_curve_chance(a.features, b.features)
+    return plain({"a": a.name, "b": b.name, "rp": shares[0].tolist(), "chance": shares[1].tolist()})
 
 
 def transport_rows(
@@ -79,16 +92,15 @@ def transport_rows(
     Args:
         samples: the models' samples; those of another shape than the noises are left out.
         z: float32 `[n, h, w, c]`, the noises of the first n rows of every set.
-        check: called before each model.
+        check: called after each model.
 
     Returns:
         Rows ``{"name", "cost", "optimal", "random", "recovered", "matched", "n"}``.
     """
+    fitting = [s for s in samples if s.images is not None and s.images[: len(z)].shape == z.shape]
     rows = []
-    for sample in samples:
-        check()
-        images = None if sample.images is None else sample.images[: len(z)]
-        if images is not None and images.shape == z.shape:
-            row = {"name": sample.name, **asdict(transport(z, images))}
-            rows.append(plain(row))
+    with mapped(lambda sample: transport(z, sample.images[: len(z)]), fitting) as found:
+        for sample, result in zip(fitting, found, strict=True):
+            check()
+            rows.append(plain({"name": sample.name, **asdict(result)}))
     return rows

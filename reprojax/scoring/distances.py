@@ -150,8 +150,11 @@ def rp_curve_chance(
     total = np.zeros(len(taus), np.int64)
     for column in range(0, n, ROWS):
         block = _padded(fb, column)
-        for row in range(0, n, ROWS):
-            total += np.asarray(_block_counts(_padded(fa, row), block, limits, row, column, n))
+        counts = [
+            _block_counts(_padded(fa, row), block, limits, row, column, n)
+            for row in range(0, n, ROWS)
+        ]
+        total += np.sum(jax.device_get(counts), axis=0, dtype=np.int64)
     return total / (n * (n - 1))
 
 

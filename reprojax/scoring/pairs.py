@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -77,8 +79,7 @@ def mae_score(
         InputError: the two sets differ in shape, or are empty.
     """
     require_same_shape(images_a, images_b, 1)
-    a, b = _flat(images_a), _flat(images_b)
-    return _mae_count(a, b, threshold, 0) / len(a)
+    return _mae_counts(images_a, images_b, threshold, range(1)).item() / len(images_a)
 
 
 def mae_chance(
@@ -89,24 +90,36 @@ def mae_chance(
     Arguments as for `mae_score`, n at least 2.
     """
     require_same_shape(images_a, images_b, 2)
+    n = len(images_a)
+    counts = _mae_counts(images_a, images_b, threshold, range(1, MAX_SHIFTS + 1))[: n - 1]
+    return int(counts.sum()) / (n * len(counts))
+
+
+def _mae_counts(
+    images_a: np.ndarray, images_b: np.ndarray, threshold: float, shifts: range
+) -> np.ndarray:
+    """How many i have mean |a[i] - b[i + s]| below the threshold, int64 for each shift s."""
     a, b = _flat(images_a), _flat(images_b)
-    shifts = range(1, min(MAX_SHIFTS, len(a) - 1) + 1)
-    return sum(_mae_count(a, b, threshold, shift) for shift in shifts) / (len(a) * len(shifts))
-
-
-def _mae_count(a: np.ndarray, b: np.ndarray, threshold: float, shift: int) -> int:
-    """How many i have mean |a[i] - b[i + shift]| below the threshold; uint8 `[n, d]`."""
-    n, count = len(a), 0
+    n, limit = len(a), math.ceil(threshold * a.shape[1])  # a sum, an integer, is below both or none
+    counts = []
     for start in range(0, n, MAE_ROWS):
-        index = np.arange(start, start + MAE_ROWS) % n  # rows past the end only pad the block
-        sums = np.asarray(_absolute_sums(a[index], b[(index + shift) % n]))
-        count += int(np.count_nonzero(sums[: n - start] < threshold * a.shape[1]))
-    return count
+        index = np.arange(start, start + MAE_ROWS + shifts[-1]) % n  # rows past the end only pad
+        rows = a[index[:MAE_ROWS]], b[index]
+        counts.append(_block_mae_counts(*rows, n - start, limit, shifts=shifts))
+    return np.sum(jax.device_get(counts), axis=0, dtype=np.int64)
 
 
-@jax.jit
-def _absolute_sums(a, b):
-    return jnp.sum(jnp.abs(a.astype(jnp.int32) - b.astype(jnp.int32)), axis=1)
+@partial(jax.jit, static_argnames="shifts")
+def _block_mae_counts(a, b, num_rows, limit, *, shifts):
+    """How many of the first rows of a `[r, d]` have sum |a[i] - b[i + s]| < limit, for each s."""
+    usable = jnp.arange(len(a)) < num_rows
+
+    def count(shift):
+        shifted = jax.lax.dynamic_slice_in_dim(b, shift, len(a)).astype(jnp.int32)
+        sums = jnp.sum(jnp.abs(a.astype(jnp.int32) - shifted), axis=1)
+        return jnp.sum(usable & (sums < limit))
+
+    return jax.lax.map(count, jnp.asarray(shifts))
 
 
 def _flat(images: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from reprojax.scoring.frechet import Projection, frechet, frechet_distance
 from reprojax.scoring.rows import Rows
 from reprojax.scoring.similarity import max_cosine
 from reprojax.scoring.stats import wilson
+from reprojax.scoring.threads import mapped
 
 DECIMALS = 6  # of every number in scores.json: the same file from the same samples
 
@@ -94,21 +95,19 @@ def score_all(
     judged = [s for s in samples if s.train is not None and s.train in train_sets]
     total, done = len(couples) + len(judged), 0
     pairs, models = [], []
-    for a, b in couples:
-        pairs += [plain(row.as_dict()) for row in _pair_scores(a, b, descriptor, tau_rp)]
-        done += 1
-        if progress:
-            progress(f"{a.name} | {b.name}", done, total)
-    ruler = _Ruler.fit(train_sets, heldout) if judged else None
-    judges = {}
-    for sample in judged:
-        if sample.train not in judges:
-            train = train_sets[sample.train]
-            judges[sample.train] = _Judge(train, heldout, ruler, descriptor, tau_gl, sample.n)
-        models += [plain(row.as_dict()) for row in judges[sample.train].scores(sample)]
-        done += 1
-        if progress:
-            progress(sample.name, done, total)
+    with mapped(lambda couple: list(_pair_scores(*couple, descriptor, tau_rp)), couples) as scored:
+        for (a, b), rows in zip(couples, scored, strict=True):
+            pairs += [plain(row.as_dict()) for row in rows]
+            done += 1
+            if progress:
+                progress(f"{a.name} | {b.name}", done, total)
+    judges = _judges(judged, train_sets, heldout, descriptor, tau_gl)
+    with mapped(lambda sample: list(judges[sample.train].scores(sample)), judged) as scored:
+        for sample, rows in zip(judged, scored, strict=True):
+            models += [plain(row.as_dict()) for row in rows]
+            done += 1
+            if progress:
+                progress(sample.name, done, total)
     return pairs, models
 
 
@@ -207,6 +206,23 @@ class _Judge:
             n=sample.n,
             n_train=self.train.n,
         )
+
+
+def _judges(
+    judged: Sequence[SampleSet],
+    train_sets: Mapping[str, TrainSet],
+    heldout: TrainSet | None,
+    descriptor: str,
+    tau: float,
+) -> dict[str, _Judge]:
+    """A judge for each training set that a set of samples belongs to."""
+    keys = list(dict.fromkeys(sample.train for sample in judged))
+    if not keys:
+        return {}
+    ruler, n = _Ruler.fit(train_sets, heldout), judged[0].n
+    judge = lambda key: _Judge(train_sets[key], heldout, ruler, descriptor, tau, n)  # noqa: E731
+    with mapped(judge, keys) as made:
+        return dict(zip(keys, made, strict=True))
 
 
 def _require_comparable(samples: Sequence[SampleSet]) -> None:

@@ -18,6 +18,7 @@ BAND = 1e-5  # similarities this near to a threshold are evaluated again in floa
 ROUNDING = 2.0**-24  # of one float32 operation; d of them bound the error of a dot product of d
 CANDIDATES = 4  # of a block re-evaluated per query: two, and room for near ties in float32
 PAIR_CHUNK = 2048  # pairs gathered at a time for float64
+LISTED = 256  # undecided pairs of a block that the device lists; of more it sends the whole mask
 NOWHERE = 2**30  # an offset at which no diagonal crosses a block
 
 Reference = np.ndarray | Iterable[np.ndarray]
@@ -111,14 +112,20 @@ def count_over(
     tau, total = exact_threshold(tau), 0
     tiles = list(_tiles(a, block[0]))
     for offset, part, padded in _tiles(b, block[1]):
+        counted = []
         for start, rows, query in tiles:
             diagonal = start - offset if exclude_diagonal else NOWHERE
             shape = (len(rows), len(part))
-            over, num_near, near = _block_over(query, padded, *shape, diagonal, tau)
+            counted.append(_block_over(query, padded, *shape, diagonal, tau))
+        masks = [near for *_, near in counted]
+        found = jax.device_get([few for *few, _ in counted])  # one wait for all blocks of a column
+        pairs = []
+        for (start, *_), (over, num_near, listed), near in zip(tiles, found, masks, strict=True):
             total += int(over)
-            if int(num_near):
-                pairs = np.nonzero(np.asarray(near))
-                total += int(np.count_nonzero(paired_cosines(rows, part, *pairs) > tau))
+            if num_near > LISTED:
+                listed = np.stack(np.nonzero(np.asarray(near)))
+            pairs.append(listed[:, :num_near] + [[start], [offset]])
+        total += int(np.count_nonzero(paired_cosines(a, b, *np.concatenate(pairs, axis=1)) > tau))
     return total
 
 
@@ -184,13 +191,14 @@ def _block_max(queries, reference, num_reference, diagonal):
 
 @jax.jit
 def _block_over(queries, reference, num_queries, num_reference, diagonal, tau):
-    """Pairs surely over ``tau``, the number of undecided pairs, and which they are `[q, r]`."""
+    """Pairs surely over ``tau``; how many are undecided, the first `[2, LISTED]`, all `[q, r]`."""
     cosines, band = _cosines(queries, reference), _band(queries.shape[1])
     row, column = _grid(cosines.shape)
     usable = (row < num_queries) & (column < num_reference) & (column != row + diagonal)
     over = usable & (cosines > tau + band)
     near = usable & (cosines >= tau - band) & ~over
-    return jnp.sum(over), jnp.sum(near), near
+    listed = jnp.stack(jnp.nonzero(near, size=LISTED, fill_value=0))
+    return jnp.sum(over), jnp.sum(near), listed, near
 
 
 @jax.jit

@@ -109,6 +109,16 @@ def test_near_the_threshold_float64_decides():
         np.testing.assert_array_equal(value > tau, truth.max(axis=1) > tau)
 
 
+@pytest.mark.parametrize("n", [3, 40])
+def test_more_undecided_pairs_than_the_device_lists(n):
+    """All cosines are at the threshold or one float32 number above it."""
+    a, b = (np.tile(np.array([1, 0], np.float32), (n, 1)) for _ in range(2))
+    b[:, 0] = np.where(np.arange(n) % 3, np.float32(0.6), np.nextafter(np.float32(0.6), 1))
+    above = -(-n // 3)
+    assert count_over(a, b, 0.6, exclude_diagonal=False, block=(32, 32)) == n * above
+    assert count_over(a, b, 0.6, block=(32, 32)) == n * above - above
+
+
 def test_no_device_array_is_larger_than_a_block_and_other_sizes_compile_nothing(monkeypatch):
     rng = np.random.default_rng(4)
     kernels = (similarity._block_max, similarity._block_over, similarity._block_nearest)

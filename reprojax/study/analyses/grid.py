@@ -17,6 +17,7 @@ from reprojax.scoring.scoreboard import plain
 from reprojax.scoring.similarity import paired_cosines
 from reprojax.scoring.spurious import STATES, sample_states, state_shares
 from reprojax.scoring.stats import mean_interval, share_ratio
+from reprojax.scoring.threads import mapped
 from reprojax.study.analyses.grid_layout import DISJOINT, Layout, cell_rows, lay_out
 from reprojax.study.analyses.specs import Grid
 from reprojax.study.cells import Cell, Study
@@ -100,23 +101,25 @@ def analyse_grid(context: Context, spec: Grid, identity: str) -> dict[str, Any]:
     with context.reporter.task("analyse grid", total, "sets of samples") as advance:
         halves = list(_disjoint(context, layout, known))
         advance(1, total)
-        references: dict[int, Record | None] = {}
-        for i, (c, n, name) in enumerate(own):
-            context.stop.check("in analysing a grid")
-            cell = context.study.cell(name)
-            if n not in references:
-                references[n] = _heldout_states(context, cell, spec.n)
-            samples = read_samples(context, cell)[0][: spec.n]
+        one_of = {n: context.study.cell(name) for _, n, name in own}
+        with mapped(lambda n: _heldout_states(context, one_of[n], spec.n), one_of) as found:
+            references = dict(zip(one_of, found, strict=True))
+
+        def measure(place: tuple[int, int, str]) -> tuple[np.ndarray, np.ndarray | None]:
+            cell = context.study.cell(place[2])
             train = real_set(context.images.train(cell), descriptor)
-            threshold = known.model(name, "gl")["threshold"]
             features = read_features(context, cell, descriptor)[: spec.n]
-            new = is_new(features, train.features, threshold)
-            state = _states(context, cell, samples)
-            flags[name] = Flags(new, None if state is None else state == MEMORIZED)
-            if state is not None:
-                row = {"capacity": layout.label(c), "n_train": n, "name": name}
-                states.append({**row, **state_shares(state), "reference": references[n]})
-            advance(i + 2, total)
+            new = is_new(features, train.features, known.model(cell.name, "gl")["threshold"])
+            return new, _states(context, cell, read_samples(context, cell)[0][: spec.n])
+
+        with mapped(measure, own) as found:
+            for i, ((c, n, name), (new, state)) in enumerate(zip(own, found, strict=True)):
+                context.stop.check("in analysing a grid")
+                flags[name] = Flags(new, None if state is None else state == MEMORIZED)
+                if state is not None:
+                    row = {"capacity": layout.label(c), "n_train": n, "name": name}
+                    states.append({**row, **state_shares(state), "reference": references[n]})
+                advance(i + 2, total)
     found = grid_of_scores(scores, layout, flags, spec.memorized_share)
     gaps = [_loss_gap(context, context.study.cell(name)) for _, _, name in own]
     found["loss_gaps"] = [
