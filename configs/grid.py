@@ -63,7 +63,7 @@ def _lab():
 
 def _gpu():
     config = _fashion("grid_gpu", size=32, n_heldout=10_000, noises=10_000)
-    config.loop.checkpoint_every = 4000
+    config.loop.update(checkpoint_every=4000, pack="auto")
     config.sampling.batch_size = 1000
     return config
 
