@@ -70,7 +70,7 @@ def _scores_plate(found: Found, inputs: ReportInputs) -> Plate:
     columns = 2 if len(panels) > 1 else 1
     rows = -(-len(panels) // columns)
     fig = new_figure(WIDTH if columns > 1 else 6.4, 3.5 * rows + 0.4)
-    axes = fig.subplots(rows, columns, squeeze=False).flat
+    axes = list(fig.subplots(rows, columns, squeeze=False).flat)
     for ax, (letter, (title, draw)) in zip(axes, zip("abcd", panels.items())):
         draw(ax)
         style_axes(ax)
@@ -78,7 +78,7 @@ def _scores_plate(found: Found, inputs: ReportInputs) -> Plate:
         ax.set_xlabel("training images N", fontsize=8)
         ax.set_ylim(-0.03, 1.03)
         size_ticks(ax, [*found["sizes"], *_paper_sizes(found, title)])
-    for ax in list(axes)[len(panels) :]:
+    for ax in axes[len(panels) :]:
         ax.set_axis_off()
     _top_legend(fig, found)
     capacities = listed([label(m["capacity"]) for m in found["models"]])
