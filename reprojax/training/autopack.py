@@ -24,8 +24,8 @@ from reprojax.training.step import StepSpec, train_step
 GAIN = 0.05  # what packing must save at least: less may be noise of the measurement
 # Of the time that training takes one after another, what measuring may cost: packing seldom pays on
 # a CPU, and on a GPU small networks train in a third to a tenth of the time (results/packing).
-SHARE = {"cpu": 0.05}
-SHARE_ELSEWHERE = 0.25
+SHARE_ON_CPU = 0.05
+SHARE = 0.25
 LEAST_COMPILE = 5.0  # seconds; the program alone may come from a cache, the packed one does not
 REPEATS = 5
 LEAST_SECONDS = 0.02  # of one timing, so that the clock and the calls do not matter
@@ -139,7 +139,7 @@ def worth_measuring(
         compiling: seconds that the program of one model took to compile.
         platform: of the devices, as JAX names it.
     """
-    share = SHARE.get(platform, SHARE_ELSEWHERE)
+    share = SHARE_ON_CPU if platform == "cpu" else SHARE
     return max(2.0 * compiling, LEAST_COMPILE) <= share * k * steps * alone
 
 

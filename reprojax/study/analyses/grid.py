@@ -102,8 +102,11 @@ def analyse_grid(context: Context, spec: Grid, identity: str) -> dict[str, Any]:
         halves = list(_disjoint(context, layout, known))
         advance(1, total)
         one_of = {n: context.study.cell(name) for _, n, name in own}
+        references: dict[int, Record | None] = {}
         with mapped(lambda n: _heldout_states(context, one_of[n], spec.n), one_of) as found:
-            references = dict(zip(one_of, found, strict=True))
+            for n, reference in zip(one_of, found, strict=True):
+                context.stop.check("in analysing a grid")
+                references[n] = reference
 
         def measure(place: tuple[int, int, str]) -> tuple[np.ndarray, np.ndarray | None]:
             cell = context.study.cell(place[2])
