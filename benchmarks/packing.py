@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from reprojax.diffusion.objectives import Objective
+from reprojax.diffusion.losses.denoising import DenoisingObjective
 from reprojax.diffusion.preconditioning import Preconditioning
-from reprojax.mesh import make_mesh
 from reprojax.models.families import build_network
+from reprojax.runtime.mesh import make_mesh
 from reprojax.training.autopack import Timing, Trial, choose_pack, seconds_of, time_steps
 from reprojax.training.spec import TrainingSpec
 from reprojax.training.step import StepSpec
@@ -75,7 +75,7 @@ def measure(name: str, k: int, batch: int, repeats: int) -> Row:
     family, network = NETWORKS[name]
     training = TrainingSpec(batch_size=batch)
     module = build_network(family, SHAPE, network)
-    spec = StepSpec(module, Preconditioning(), Objective(), training, make_mesh())
+    spec = StepSpec(module, Preconditioning(), DenoisingObjective(), training, make_mesh())
     trial = Trial(spec, SHAPE, k)
     alone, packed = trial.alone(), trial.packed()
     seconds_of(alone)

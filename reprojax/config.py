@@ -18,7 +18,7 @@ from ml_collections.config_dict import placeholder
 from reprojax.data.source import SourceSpec
 from reprojax.diffusion.grids import GridSpec
 from reprojax.diffusion.kernels import make_kernel
-from reprojax.diffusion.losses import is_flow_map, loss_options
+from reprojax.diffusion.losses.table import is_flow_map, objective_options
 from reprojax.errors import InputError, choices, require_choice
 from reprojax.interop.exchange import WEIGHTS, read_model
 from reprojax.models.families import network_defaults
@@ -113,7 +113,7 @@ def network_model(family: str, **fields: Any) -> ConfigDict:
             **_fields(Cell, leave_out=("network", "training", "sampler")),
             "family": family,
             "network": ConfigDict(network_defaults(family)),
-            "options": ConfigDict(loss_options(objective)),
+            "options": ConfigDict(objective_options(objective)),
             "training": _unset(_fields(TrainingSpec)),
             "sampling": _unset(_sampling_fields()),
             "n_train": placeholder(int),

@@ -12,8 +12,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from reprojax import config as rc
-from reprojax import distributed
 from reprojax.errors import InputError, ReprojaxError, choices, one_line
+from reprojax.runtime import job
 
 if TYPE_CHECKING:
     from reprojax.study.stages import Context
@@ -86,15 +86,15 @@ def join_job() -> None:
             if value is not None:
                 raise InputError(name, value, "only with --coordinator=host:port")
         if _DISTRIBUTED.value:
-            distributed.start()
+            job.start()
         return
-    distributed.parse_address(_COORDINATOR.value)
+    job.parse_address(_COORDINATOR.value)
     if count is None or count < 1:
         raise InputError("--num_processes", count, "with --coordinator it must be at least 1")
     if number is None or not 0 <= number < count:
         allowed = f"with --coordinator it must be 0 to {count - 1}, another on each process"
         raise InputError("--process_id", number, allowed)
-    distributed.start(_COORDINATOR.value, count, number)
+    job.start(_COORDINATOR.value, count, number)
 
 
 def run(command: str) -> None:
@@ -109,22 +109,22 @@ def run(command: str) -> None:
     config = _CONFIG.value
     # First: neither can be done once a device was touched, as making a study does.
     if _PLAN_DEVICES.value is not None:
-        distributed.pretend_devices(_PLAN_DEVICES.value)
+        job.pretend_devices(_PLAN_DEVICES.value)
     else:
         join_job()
     study = rc.make_study(config)
     shard = _parse_shard(_SHARD.value)
     # Late: the flags, and most mistakes, are checked before what is slow to import.
     from reprojax.report.from_study import report_study
-    from reprojax.study.plan import print_plan
-    from reprojax.study.pod import print_pod_plan
-    from reprojax.study.progress import Reporter
+    from reprojax.runtime.console import Reporter
+    from reprojax.study.planning.plan import print_plan
+    from reprojax.study.planning.pod import print_pod_plan
     from reprojax.study.runner import prepare, run_study
     from reprojax.study.scores import read_scores
-    from reprojax.study.work import Share
+    from reprojax.study.workers import Share
 
     share = Share(*shard, retry_failed=_RETRY_FAILED.value, wait_seconds=_WAIT_SECONDS.value)
-    reporter = Reporter(quiet=not distributed.is_first())
+    reporter = Reporter(quiet=not job.is_first())
     try:
         prepared = prepare(study)
     except InputError as error:
@@ -161,7 +161,7 @@ def run(command: str) -> None:
         share=share,
         report=report if mode in ("study", "report") else None,
     )
-    distributed.release()
+    job.release()
 
 
 def _with_hint(error: InputError, config: ConfigDict) -> InputError:
@@ -255,15 +255,15 @@ def main(argv: list[str] | None = None) -> int:
     try:
         parse_flags(argv)
         run("python -m reprojax.main " + " ".join(argv[1:]))
-        distributed.end()
+        job.end()
     except ReprojaxError as error:
-        return distributed.abandon(error.exit_code, one_line(str(error), 2000))
+        return job.abandon(error.exit_code, one_line(str(error), 2000))
     except KeyboardInterrupt:
-        return distributed.abandon(130, "interrupted; the same command resumes")
+        return job.abandon(130, "interrupted; the same command resumes")
     except Exception as error:
-        distributed.note_failure(error)
+        job.note_failure(error)
         traceback.print_exc()
-        return distributed.abandon(1, one_line(f"{type(error).__name__}: {error}"), say=False)
+        return job.abandon(1, one_line(f"{type(error).__name__}: {error}"), say=False)
     return 0
 
 

@@ -23,7 +23,7 @@ from reprojax.errors import (
     require_number,
     require_seed,
 )
-from reprojax.files import write_bytes
+from reprojax.runtime.files import write_bytes
 from reprojax.sampling.noise import NoiseBank
 
 

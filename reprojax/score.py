@@ -20,7 +20,7 @@ from rich.table import Table
 
 from reprojax.data.source import SourceSpec, open_source
 from reprojax.errors import InputError, InterruptedRunError, ReprojaxError
-from reprojax.files import write_json
+from reprojax.runtime.files import write_json
 from reprojax.sampling.noise import NoiseBank
 from reprojax.scoring.descriptors import ROWS, descriptor_class, unit_rows
 from reprojax.scoring.distance_rows import curve_rows, distance_rows

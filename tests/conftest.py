@@ -11,7 +11,7 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", str(os.environ.get("REPR
 import jax
 import pytest
 
-from reprojax.programs import make_room
+from reprojax.runtime.programs import make_room
 
 # A silent [b] against [b, h, w, c] broadcast becomes a failure.
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,21 +1,25 @@
 """A mixture of low-rank Gaussians as a data set: images whose best denoiser is known.
 
-How to set networks against the truth: train them on ``SourceSpec("mixture", dataset="8x4")`` (8
-components of rank 4), and sample ``mixture_of(spec).denoiser()`` from the same noises. Images from
-number `IMAGES` on, ``mixture_of(spec).sample(n, IMAGES)``, are new draws from the same population.
+To set networks against the truth, train them on ``SourceSpec("mixture", dataset="8x4")`` (8
+components of rank 4), and sample ``population_denoiser(mixture_of(spec))`` of
+`reprojax.denoisers.mixture` from the same noises. Images from number `IMAGES` on,
+``mixture_of(spec).sample(n, IMAGES)``, are new draws from the same population.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import ndtri
 
 from reprojax.data.transform import to_uint8
-from reprojax.denoisers.mixture import Mixture, MixtureSpec, make_mixture
-from reprojax.errors import InputError
+from reprojax.errors import InputError, require_number, require_seed
+from reprojax.rng import host_bits
 
 if TYPE_CHECKING:
     from reprojax.data.source import SourceSpec
@@ -25,6 +29,160 @@ SIZE, CHANNELS = 8, 1  # where the spec says 0
 SEED = 0
 BLOCK = 4096  # float64 images held at a time
 ROUNDING = (2 / 255) ** 2 / 12  # variance of rounding to a step of 2/255
+CHUNK = 1024  # images per stream: image i is drawn in its whole chunk, whatever is asked for
+MEAN_PEAK = 0.4  # the largest |pixel| of every component's mean
+CLIPPED = 1e-3  # bound on the share of images with a pixel outside [-1, 1]
+
+
+@dataclass(frozen=True)
+class MixtureSpec:
+    """Image-like data of low-rank Gaussians, decided by five numbers.
+
+    Attributes:
+        components: number of Gaussians, 1 to size^2 channels (their means are orthogonal).
+        rank: dimensions of each, 1 to size^2 channels.
+        size: side of the square in pixels.
+        channels: colour channels.
+        seed: of the parameters and of the images.
+
+    Raises:
+        InputError: a number outside its range, naming it.
+    """
+
+    components: int = 8
+    rank: int = 4
+    size: int = 8
+    channels: int = 1
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("size", "channels"):
+            require_number(f"mixture.{name}", getattr(self, name), at_least=1)
+        for name in ("components", "rank"):
+            if not 1 <= getattr(self, name) <= self.dimension:
+                allowed = f"it must be 1 to {self.dimension}, the number of pixel values"
+                raise InputError(f"mixture.{name}", getattr(self, name), allowed)
+        require_seed("mixture.seed", self.seed)
+
+    @property
+    def dimension(self) -> int:
+        """Pixel values of an image, d."""
+        return self.size**2 * self.channels
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """The parameters of a mixture on the host, and its images.
+
+    Attributes:
+        spec: what it was made from; its seed draws the images.
+        weights: float64 `[k]`; this and the rest as in `mixture_denoiser`.
+        means: float64 `[k, d]`.
+        bases: float64 `[k, d, r]`.
+        variances: float64 `[k, r]`.
+        floors: float64 `[k]`.
+    """
+
+    spec: MixtureSpec
+    weights: np.ndarray
+    means: np.ndarray
+    bases: np.ndarray
+    variances: np.ndarray
+    floors: np.ndarray
+
+    def sample(self, n: int, start: int = 0) -> np.ndarray:
+        """Images start to start + n - 1 of an endless series, float64 `[n, h, w, c]`.
+
+        Image i depends on the parameters, the seed and i alone, to the bit. Nothing is clipped.
+        """
+        images = np.empty((n, self.spec.dimension))
+        for chunk, rows, into in _chunks(n, start):
+            images[into] = self._chunk(chunk)[rows]
+        return images.reshape(n, self.spec.size, self.spec.size, self.spec.channels)
+
+    def components(self, n: int, start: int = 0) -> np.ndarray:
+        """Which component each image of ``sample(n, start)`` is from, int32 `[n]`."""
+        labels = np.empty(n, np.int32)
+        for chunk, rows, into in _chunks(n, start):
+            labels[into] = self._chunk_components(chunk)[rows]
+        return labels
+
+    def _chunk_components(self, chunk: int) -> np.ndarray:
+        u = _uniform(self.spec.seed, "mixture/components", chunk, (CHUNK,))
+        return np.searchsorted(np.cumsum(self.weights)[:-1], u, side="right").astype(np.int32)
+
+    def _chunk(self, chunk: int) -> np.ndarray:
+        """All images of a chunk, float64 `[CHUNK, d]`: one product's shape changes its last bit."""
+        seed, labels = self.spec.seed, self._chunk_components(chunk)
+        parts = _normal(seed, "mixture/parts", chunk, (CHUNK, self.variances.shape[1]))
+        parts *= np.sqrt(self.variances)[labels]
+        images = self.means[labels]
+        for k, basis in enumerate(self.bases):
+            # Not a BLAS product, whose threads crawl where the cores are busy.
+            images[labels == k] += np.einsum("nr,dr->nd", parts[labels == k], basis)
+        if self.floors.any():  # a stream of its own: the floor moves no other draw
+            deviations = np.sqrt(self.floors)[labels, None]
+            images += deviations * _normal(seed, "mixture/floor", chunk, images.shape)
+        return images
+
+
+def make_mixture(spec: MixtureSpec) -> Mixture:
+    """Draws a mixture of image-like Gaussians of exactly the given rank (floors 0).
+
+    Means and bases are random sums of cosines with amplitudes (1 + f^2)^(-3/2) at frequency f. The
+    means are orthogonal, with a largest |pixel| of 0.4, and the weights equal. The variances are
+    proportional to 1, 1/2, 1/3, ...: the j-th cosine in two dimensions has f^2 ~ j, so this is the
+    1 / f^2 spectrum of natural images. They are as large as a union bound over pixels allows
+    when less than 1e-3 of the images may leave [-1, 1].
+
+    Returns:
+        The mixture, the same on every machine but for the last bits of its linear algebra.
+    """
+    means = _smooth(spec, "mixture/means", 0, spec.components).T
+    means = MEAN_PEAK * means / np.abs(means).max(1, keepdims=True)
+    bases = [_smooth(spec, "mixture/bases", k, spec.rank) for k in range(spec.components)]
+    bases = np.stack(bases)
+    decay = 1.0 / np.arange(1, spec.rank + 1)
+    # P(|pixel| > 1) <= exp(-reach^2 / 2) if reach deviations fit between the mean and 1.
+    reach = np.sqrt(2 * np.log(spec.dimension / CLIPPED))
+    deviations = np.sqrt(np.einsum("kdr,r->kd", bases**2, decay))
+    scale = ((1 - np.abs(means)) / (reach * deviations)).min()
+    variances = np.tile(scale**2 * decay, (spec.components, 1))
+    weights = np.full(spec.components, 1 / spec.components)
+    return Mixture(spec, weights, means, bases, variances, np.zeros(spec.components))
+
+
+def _smooth(spec: MixtureSpec, name: str, index: int, columns: int) -> np.ndarray:
+    """Smooth orthonormal columns, float64 `[d, columns]`, drawn from a named stream."""
+    frequencies = np.arange(spec.size)
+    squares = frequencies[:, None] ** 2 + frequencies[None, :] ** 2
+    shape = (columns, spec.size, spec.size, spec.channels)
+    amplitudes = _normal(spec.seed, name, index, shape) / ((1 + squares) ** 1.5)[None, :, :, None]
+    cosines = np.cos(np.pi * (frequencies[:, None] + 0.5) * frequencies[None, :] / spec.size)
+    fields = np.einsum("yu,xv,kuvc->yxck", cosines, cosines, amplitudes, optimize=True)
+    # The nearest orthonormal columns: no column is rougher for coming last, as it is in QR, and no
+    # sign is left to the library.
+    left, _, right = np.linalg.svd(fields.reshape(spec.dimension, columns), full_matrices=False)
+    return left @ right
+
+
+def _chunks(n: int, start: int) -> Iterator[tuple[int, slice, slice]]:
+    """(chunk, its rows that are wanted, where they go) for images start to start + n - 1."""
+    for chunk in range(start // CHUNK, -(-(start + n) // CHUNK)):
+        first, last = max(start, chunk * CHUNK), min(start + n, (chunk + 1) * CHUNK)
+        rows = slice(first - chunk * CHUNK, last - chunk * CHUNK)
+        yield chunk, rows, slice(first - start, last - start)
+
+
+def _uniform(seed: int, name: str, index: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Uniform float64 inside (0, 1): 52 bits and a half, so that neither end is reached."""
+    bits = host_bits(seed, name, index, int(np.prod(shape)))
+    return (((bits >> np.uint64(12)) + 0.5) * 2.0**-52).reshape(shape)
+
+
+def _normal(seed: int, name: str, index: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal float64 by inversion: NumPy's own normals may change between versions."""
+    return ndtri(_uniform(seed, name, index, shape))
 
 
 def mixture_of(spec: SourceSpec) -> Mixture:

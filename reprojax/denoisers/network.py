@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from reprojax.diffusion.objectives import expand
+from reprojax.diffusion.losses.denoising import expand
 from reprojax.diffusion.preconditioning import Preconditioning
 from reprojax.models.families import Network
 

@@ -10,8 +10,8 @@ import numpy as np
 from flax import struct
 from jax.sharding import Mesh, PartitionSpec
 
-from reprojax.distributed import place
-from reprojax.mesh import BATCH_AXES, batch_devices, batch_sharding, replicated
+from reprojax.runtime.job import place
+from reprojax.runtime.mesh import BATCH_AXES, batch_devices, batch_sharding, replicated
 
 BLOCK = 2048  # training images per step of the running softmax
 TIES = 4  # candidates per sample whose logits are computed to the last digits

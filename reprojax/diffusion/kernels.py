@@ -127,10 +127,10 @@ class SubVariancePreserving(VariancePreserving):
 
 @dataclass(frozen=True)
 class VarianceExploding(Kernel):
-    """VE (arXiv 2011.13456): s = 1, sigma geometric in t from low to high."""
+    """VE (arXiv 2011.13456): s = 1, sigma geometric in t from sigma_min to sigma_max."""
 
-    low: float = 0.02
-    high: float = 100.0
+    sigma_min: float = 0.02
+    sigma_max: float = 100.0
     t_min: float = 0.0
     t_max: float = 1.0
 
@@ -139,8 +139,8 @@ class VarianceExploding(Kernel):
         return jnp.ones_like(t)
 
     def sigma(self, t: jax.Array) -> jax.Array:
-        """low * (high / low)^t."""
-        return self.low * jnp.exp(t * math.log(self.high / self.low))
+        """sigma_min * (sigma_max / sigma_min)^t."""
+        return self.sigma_min * jnp.exp(t * math.log(self.sigma_max / self.sigma_min))
 
 
 @dataclass(frozen=True)
@@ -161,10 +161,10 @@ class EDM(Kernel):
 
 @dataclass(frozen=True)
 class EndlessKernel(Kernel):
-    """Base of kernels whose levels have no end: time is cut where they leave [low, high]."""
+    """Base of kernels without a largest level: time ends at sigma_min and at sigma_max."""
 
-    low: float = 0.002
-    high: float = 80.0
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
 
     def time(self, sigma: float) -> float:
         """t(sigma) in closed form."""
@@ -172,13 +172,13 @@ class EndlessKernel(Kernel):
 
     @property
     def t_min(self) -> float:
-        """Where sigma = low."""
-        return self.time(self.low)
+        """Where sigma = sigma_min."""
+        return self.time(self.sigma_min)
 
     @property
     def t_max(self) -> float:
-        """Where sigma = high."""
-        return self.time(self.high)
+        """Where sigma = sigma_max."""
+        return self.time(self.sigma_max)
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from safetensors import SafetensorError
 
 from reprojax.denoisers.network import NetworkDenoiser, network_function
 from reprojax.errors import InputError
-from reprojax.files import write_json, writer_name
 from reprojax.interop.checks import IN
 from reprojax.interop.facts import ForeignModel, ModelFacts
 from reprojax.interop.mapping import Row, carry
+from reprojax.runtime.files import write_json, writer_name
 from reprojax.training.weights import load_weights, save_weights, weights_metadata
 
 SCHEMA = 1  # raised when the meaning of config.json changes

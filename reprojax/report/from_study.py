@@ -10,11 +10,11 @@ import jax
 import numpy as np
 
 import reprojax
-from reprojax.files import content_hash, write_json
 from reprojax.report.analysis_tables import print_analyses
 from reprojax.report.inputs import ReportInputs
 from reprojax.report.tables import print_scores
 from reprojax.report.write import write_report
+from reprojax.runtime.files import content_hash, write_json
 from reprojax.scoring.scoreboard import nearest
 from reprojax.study.analyses.run import read_analyses
 from reprojax.study.cells import DataSpec

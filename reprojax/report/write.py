@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reprojax.files import write_bytes
 from reprojax.report.figures import draw_figures, png_bytes
 from reprojax.report.html import render_page
 from reprojax.report.inputs import ReportInputs
+from reprojax.runtime.files import write_bytes
 
 
 def write_report(inputs: ReportInputs, out_dir: Path) -> list[Path]:

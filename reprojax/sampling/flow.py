@@ -14,14 +14,14 @@ from jax.sharding import Mesh
 
 from reprojax.diffusion.grids import GridSpec
 from reprojax.diffusion.kernels import EDM, Kernel
-from reprojax.distributed import fetch, place
 from reprojax.errors import InputError, require_choice, require_number, require_seed
-from reprojax.mesh import batch_devices, batch_sharding, make_mesh, replicated
 from reprojax.rng import normal, root_key, stream
-from reprojax.sampling.adaptive import ADAPTIVE, solve_adaptive
+from reprojax.runtime.job import fetch, place
+from reprojax.runtime.mesh import batch_devices, batch_sharding, make_mesh, replicated
 from reprojax.sampling.noise import NoiseBank
-from reprojax.sampling.solvers import ALIASES, SOLVERS, get_solver
-from reprojax.sampling.tables import HISTORY, SolverTable
+from reprojax.sampling.solvers.adaptive import ADAPTIVE, solve_adaptive
+from reprojax.sampling.solvers.coefficients import HISTORY, SolverTable
+from reprojax.sampling.solvers.table import ALIASES, SOLVERS, get_solver
 from reprojax.types import DenoiseFn
 
 STATE_DTYPES = ("float32", "float64")

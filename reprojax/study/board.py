@@ -17,11 +17,11 @@ from reprojax.errors import (
     LostClaimError,
     one_line,
 )
-from reprojax.files import refresh, write_json
 from reprojax.models.families import count_params
+from reprojax.runtime.console import duration
+from reprojax.runtime.files import refresh, write_json
 from reprojax.study.cells import Cell
-from reprojax.study.costs import BACKWARD, evaluations
-from reprojax.study.progress import duration
+from reprojax.study.planning.costs import BACKWARD, evaluations
 from reprojax.study.stages import Context, cell_network, is_sampled, is_trained
 
 FAILED = "failed.json"

@@ -12,12 +12,12 @@ from reprojax.data.source import SourceSpec
 from reprojax.diffusion.grids import GridSpec
 from reprojax.diffusion.karras import RHO
 from reprojax.diffusion.kernels import make_kernel
-from reprojax.diffusion.loss import Loss
-from reprojax.diffusion.losses import is_flow_map, make_loss, needs_teacher
+from reprojax.diffusion.losses.base import Objective
+from reprojax.diffusion.losses.table import is_flow_map, make_objective, needs_teacher
 from reprojax.diffusion.preconditioning import Preconditioning
 from reprojax.errors import InputError, choices, require_choice, require_number, require_seed
-from reprojax.files import content_hash
 from reprojax.models.families import FAMILIES
+from reprojax.runtime.files import content_hash
 from reprojax.sampling.flow import SamplerSpec
 from reprojax.study.analyses.specs import AnalysisSpec
 from reprojax.training.spec import LoopSpec, TrainingSpec
@@ -119,10 +119,10 @@ class Cell:
         """The network's coefficients, bound to its kernel."""
         return Preconditioning(self.preconditioning, make_kernel(self.kernel), self.sigma_data)
 
-    def make_objective(self) -> Loss:
+    def make_objective(self) -> Objective:
         """The training objective, bound to its kernel."""
         kernel, steps = make_kernel(self.kernel), self.training.steps
-        return make_loss(self.objective, kernel, self.sigma_data, steps, dict(self.options))
+        return make_objective(self.objective, kernel, self.sigma_data, steps, dict(self.options))
 
     def hash(self, data_fingerprint: str, teacher_hash: str = "") -> str:
         """16 hex digits over what decides the result: not name, paths, devices or workers.

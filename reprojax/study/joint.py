@@ -7,16 +7,16 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
-from reprojax import distributed
 from reprojax.errors import InputError
-from reprojax.mesh import make_mesh
+from reprojax.runtime import job
+from reprojax.runtime.mesh import make_mesh
 from reprojax.study.workdir import MANIFEST
 from reprojax.training.spec import LoopSpec
 
 
 def same_study(identity: str) -> None:
     """Raises InputError unless process 0 has the very study of this one."""
-    theirs = distributed.agree(identity)
+    theirs = job.agree(identity)
     if theirs != identity:
         allowed = f"the config of process 0, with the same data and noise ({theirs})"
         raise InputError("--config", identity, allowed)
@@ -24,7 +24,7 @@ def same_study(identity: str) -> None:
 
 def check_shared(workdir: Path) -> None:
     """Raises InputError unless this process sees the folder that process 0 has claimed."""
-    claimed = distributed.agree(str(workdir.resolve()))
+    claimed = job.agree(str(workdir.resolve()))
     if not (workdir / MANIFEST).exists():
         allowed = f"a folder that every process sees: process 0 writes to {claimed}"
         raise InputError("--workdir", str(workdir), allowed)
@@ -35,6 +35,6 @@ def local_mesh(loop: LoopSpec) -> Mesh:
 
     What process 0 does while the others wait, scores and analyses, runs on these.
     """
-    if distributed.is_alone():
+    if job.is_alone():
         return make_mesh(fsdp=loop.fsdp)
     return make_mesh(jax.local_devices())

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 import jax
 
 from reprojax.errors import DivergedError, one_line
+from reprojax.runtime.claims import Claim
 from reprojax.study.board import PASSED_ON, Board, State, note_done, write_failure
 from reprojax.study.cells import Cell
-from reprojax.study.claims import Claim
 from reprojax.study.stages import Context, is_trained, steps_done, train_pack, training_step
 from reprojax.training.autopack import choose_pack
 

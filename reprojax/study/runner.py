@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from reprojax import distributed
 from reprojax.errors import InputError
-from reprojax.mesh import batch_devices, make_mesh
 from reprojax.models.families import param_shapes
+from reprojax.runtime import job
+from reprojax.runtime.claims import FOLDER as CLAIMS
+from reprojax.runtime.claims import Claims
+from reprojax.runtime.console import Reporter
+from reprojax.runtime.mesh import batch_devices, make_mesh
+from reprojax.runtime.stop import StopRequest
 from reprojax.sampling.noise import NoiseBank, load_noise
 from reprojax.scoring.descriptors import descriptor_class
 from reprojax.study.analyses.run import check_analyses
 from reprojax.study.board import State, forget_failures
 from reprojax.study.cells import Cell, DataSpec, Study
-from reprojax.study.claims import FOLDER as CLAIMS
-from reprojax.study.claims import Claims
 from reprojax.study.images import StudyImages
 from reprojax.study.joint import check_shared, local_mesh, same_study
-from reprojax.study.progress import Reporter
 from reprojax.study.stages import Context, cell_network, take_part
-from reprojax.study.work import Outcome, Patience, Share, alone, raise_failed, work
 from reprojax.study.workdir import Workdir
+from reprojax.study.workers import Outcome, Patience, Share, alone, raise_failed, work
 from reprojax.training.loop import check_devices
-from reprojax.training.signals import StopRequest
 from reprojax.training.weights import load_weights, weights_metadata
 
 STAGES = ("train", "sample", "score", "analyse")
@@ -168,8 +168,8 @@ def run_study(
             stop=stop,
             claims=Claims(folder.own(CLAIMS), stop),
         )
-        if not distributed.is_first():
-            distributed.follow(partial(take_part, context))
+        if not job.is_first():
+            job.follow(partial(take_part, context))
             return context
         if share.retry_failed:
             forget_failures(context, share.cells(prepared.study))
@@ -199,7 +199,7 @@ def _claimed(prepared: Prepared, workdir: str | Path, overwrite: bool) -> Workdi
         workdir, prepared.study.name, prepared.identity, prepared.conditions, prepared.marks
     )
     same_study(prepared.identity)
-    if distributed.is_first():
+    if job.is_first():
         folder.claim(overwrite)
     check_shared(folder.path)
     return folder

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from reprojax.data.subset import Subset
-from reprojax.files import write_json
 from reprojax.models.families import count_params
+from reprojax.runtime.files import write_json
 from reprojax.sampling.flow import MATMUL_PRECISION
 from reprojax.scoring.descriptors import Descriptor, descriptor_class
 from reprojax.scoring.distance_rows import curve_rows, distance_rows, transport_rows

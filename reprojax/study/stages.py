@@ -12,29 +12,30 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from reprojax import distributed
 from reprojax.data.mixture import mixture_of
 from reprojax.data.transform import to_float, to_uint8
 from reprojax.denoisers.gaussian import gaussian_denoiser
+from reprojax.denoisers.mixture import population_denoiser
 from reprojax.denoisers.network import network_function
 from reprojax.denoisers.optimum import empirical_optimum
 from reprojax.errors import DivergedError, InputError
-from reprojax.files import content_hash, remove, write_json, write_npz
-from reprojax.mesh import make_mesh
 from reprojax.models.families import Network, build_network, count_params, param_shapes
+from reprojax.runtime import job
+from reprojax.runtime.claims import Claims
+from reprojax.runtime.console import Reporter
+from reprojax.runtime.files import content_hash, remove, write_json, write_npz
+from reprojax.runtime.mesh import make_mesh
+from reprojax.runtime.stop import StopRequest
 from reprojax.sampling.flow import sample_batches
 from reprojax.sampling.noise import NoiseBank
 from reprojax.scoring.descriptors import Descriptor
 from reprojax.study.cells import Cell, Study
-from reprojax.study.claims import Claims
 from reprojax.study.images import StudyImages, image_blocks
-from reprojax.study.progress import Reporter
 from reprojax.study.workdir import Workdir
 from reprojax.training.checkpoints import FOLDER as CHECKPOINTS
 from reprojax.training.checkpoints import newest_step
 from reprojax.training.loop import Run, train
 from reprojax.training.packed import train_packed
-from reprojax.training.signals import StopRequest
 from reprojax.training.snapshots import FOLDER as SNAPSHOTS
 from reprojax.training.step import StepSpec
 from reprojax.training.weights import load_weights, save_weights
@@ -120,15 +121,15 @@ def together(context: Context, what: str, cell: Cell) -> bool:
         cell: its stage is not done.
     """
     order = [what, cell.name]
-    return distributed.together(order, lambda: take_part(context, *order))
+    return job.together(order, lambda: take_part(context, *order))
 
 
 def take_part(context: Context, what: str, name: str) -> bool:
     """This process's part in what `together` has ordered, on the devices of all processes."""
     work = {"train": _train, "sample": _sample}[what]
-    if not distributed.is_alone():
+    if not job.is_alone():
         context = replace(context, mesh=make_mesh(fsdp=context.study.loop.fsdp))
-        distributed.meet(context.mesh)
+        job.meet(context.mesh)
     return work(context, context.study.cell(name))
 
 
@@ -260,7 +261,7 @@ def cell_denoiser(context: Context, cell: Cell) -> DenoiseFn:
     if cell.family == "gaussian":
         return gaussian_denoiser(to_float(block) for block in image_blocks(subset))
     if cell.family == "population":
-        return mixture_of(context.study.data.source).denoiser()
+        return population_denoiser(mixture_of(context.study.data.source))
     bind = network_function(cell.kind)
     module = cell_network(cell, context.images.shape)
     return bind(cell_params(context, cell), module, cell.precondition())
@@ -316,7 +317,7 @@ def _sample(context: Context, cell: Cell) -> bool:
     parts = context.workdir.own(_parts_name(context, cell))
     parts.mkdir(parents=True, exist_ok=True)
     images, nfe = _read_parts(parts)
-    images, nfe, done = [images] if len(nfe) else [], [nfe], distributed.agree(len(nfe))
+    images, nfe, done = [images] if len(nfe) else [], [nfe], job.agree(len(nfe))
     fresh: list[tuple[np.ndarray, np.ndarray]] = []
     total = context.bank.n
     with context.reporter.task(f"sample {cell.name}", total, "noises") as advance:
@@ -333,7 +334,7 @@ def _sample(context: Context, cell: Cell) -> bool:
             fresh.append((to_uint8(batch), evaluations))
             done += len(batch)
             context.stop.look()
-            stopping = context.stop.requested = distributed.any_of(context.stop.requested)
+            stopping = context.stop.requested = job.any_of(context.stop.requested)
             if sum(len(b) for b, _ in fresh) >= PART or done == total or stopping:
                 images.append(np.concatenate([b for b, _ in fresh]))
                 nfe.append(np.concatenate([e for _, e in fresh]))

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from reprojax.errors import InputError
-from reprojax.files import is_muted, write_json
-from reprojax.study.claims import Claim, locked
+from reprojax.runtime.claims import Claim, locked
+from reprojax.runtime.files import is_muted, write_json
 
 MANIFEST = "manifest.json"
 BESIDE = f".{MANIFEST}."  # how its temporary files and its lock are named

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from reprojax.mesh import batch_sharding
 from reprojax.rng import root_key
+from reprojax.runtime.mesh import batch_sharding
 from reprojax.training.packed import (
     packed_spec,
     packed_step,

@@ -19,15 +19,15 @@ from clu import parameter_overview
 from reprojax.data.batches import BatchSchedule
 from reprojax.data.subset import Subset
 from reprojax.denoisers.network import NetworkDenoiser
-from reprojax.distributed import agree, fetch, place_rows
 from reprojax.errors import DivergedError, InputError
-from reprojax.files import write_bytes
-from reprojax.mesh import batch_devices, batch_sharding
 from reprojax.rng import root_key, stream
+from reprojax.runtime.files import write_bytes
+from reprojax.runtime.job import agree, fetch, place_rows
+from reprojax.runtime.mesh import batch_devices, batch_sharding
+from reprojax.runtime.stop import StopRequest
 from reprojax.training.checkpoints import FOLDER as CHECKPOINTS
 from reprojax.training.checkpoints import Checkpoints
 from reprojax.training.metrics import MetricsFile
-from reprojax.training.signals import StopRequest
 from reprojax.training.snapshots import snapshot_steps, write_snapshot
 from reprojax.training.spec import LoopSpec
 from reprojax.training.step import StepSpec, TrainState, denoising_losses, train_step

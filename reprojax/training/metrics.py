@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from reprojax.files import is_muted, write_bytes
+from reprojax.runtime.files import is_muted, write_bytes
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

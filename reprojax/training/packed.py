@@ -14,7 +14,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from reprojax.errors import DivergedError
-from reprojax.mesh import MODEL_AXIS, batch_sharding, pack_mesh, stacked_sharding
+from reprojax.runtime.mesh import MODEL_AXIS, batch_sharding, pack_mesh, stacked_sharding
+from reprojax.runtime.stop import StopRequest
 from reprojax.training.loop import (
     OnStep,
     Run,
@@ -24,7 +25,6 @@ from reprojax.training.loop import (
     schedule_of,
     train_alone,
 )
-from reprojax.training.signals import StopRequest
 from reprojax.training.step import StepSpec, TrainState, step_body
 from reprojax.training.weights import to_host
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from reprojax.distributed import agree
+from reprojax.runtime.job import agree
 from reprojax.training.weights import save_weights, to_host
 
 FOLDER = "snapshots"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reprojax.errors import InputError, require_choice, require_number
-from reprojax.mesh import STATE_SHARDINGS
 from reprojax.models.families import DTYPES
+from reprojax.runtime.mesh import STATE_SHARDINGS
 
 DECAYS = ("none", "cosine")
 MOST_PACKED = 16  # models that "auto" tries in one program

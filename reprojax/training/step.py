@@ -14,13 +14,13 @@ from jax.sharding import Mesh
 
 from reprojax.data.transform import to_float
 from reprojax.denoisers.network import NetworkDenoiser
-from reprojax.diffusion.loss import Loss
-from reprojax.diffusion.objectives import Objective
+from reprojax.diffusion.losses.base import Objective
+from reprojax.diffusion.losses.denoising import DenoisingObjective
 from reprojax.diffusion.preconditioning import Preconditioning
-from reprojax.distributed import place
-from reprojax.mesh import batch_sharding, state_sharding
 from reprojax.models.families import Network, init_params
 from reprojax.rng import normal, stream, uniform
+from reprojax.runtime.job import place
+from reprojax.runtime.mesh import batch_sharding, state_sharding
 from reprojax.training.spec import TrainingSpec
 from reprojax.types import Companions, DenoiseFn
 
@@ -61,7 +61,7 @@ class StepSpec:
 
     module: Network
     precondition: Preconditioning
-    objective: Loss
+    objective: Objective
     training: TrainingSpec
     mesh: Mesh
     sharding: str = "replicated"
@@ -91,7 +91,7 @@ class StepSpec:
         # No loss or parametrisation has a part in it: all specs of a network share one program.
         common = replace(
             self,
-            objective=Objective(),
+            objective=DenoisingObjective(),
             precondition=Preconditioning(),
             teacher_precondition=None,
         )

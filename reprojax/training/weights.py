@@ -12,9 +12,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from reprojax.distributed import fetch
 from reprojax.errors import InputError
-from reprojax.files import write_bytes
+from reprojax.runtime.files import write_bytes
+from reprojax.runtime.job import fetch
 
 METADATA_KEY = "reprojax"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from reprojax import distributed, files
 from reprojax.errors import ReprojaxError
+from reprojax.runtime import files, job
 
 SHAPE = (8, 8, 1)
 
@@ -19,10 +19,10 @@ SHAPE = (8, 8, 1)
 def make_run(folder, training, dtype="float32", **loop):
     from reprojax.data.source import SourceSpec, open_source
     from reprojax.data.subset import split
-    from reprojax.diffusion.objectives import Objective
+    from reprojax.diffusion.losses.denoising import DenoisingObjective
     from reprojax.diffusion.preconditioning import Preconditioning
-    from reprojax.mesh import make_mesh
     from reprojax.models.families import build_network
+    from reprojax.runtime.mesh import make_mesh
     from reprojax.training.loop import Run
     from reprojax.training.spec import LoopSpec
     from reprojax.training.step import StepSpec
@@ -33,9 +33,14 @@ def make_run(folder, training, dtype="float32", **loop):
     groups = min(2, jax.device_count())
     loop = LoopSpec(**{"state_sharding": "sharded", "fsdp": groups, "log_every": 10, **loop})
     mesh = make_mesh(fsdp=loop.fsdp)
-    distributed.meet(mesh)
+    job.meet(mesh)
     spec = StepSpec(
-        module, Preconditioning(), Objective(), training, mesh, sharding=loop.state_sharding
+        module,
+        Preconditioning(),
+        DenoisingObjective(),
+        training,
+        mesh,
+        sharding=loop.state_sharding,
     )
     folder.mkdir(parents=True, exist_ok=True)
     return Run("cell", spec, loop, 7, digits.train, digits.heldout, folder)
@@ -44,14 +49,14 @@ def make_run(folder, training, dtype="float32", **loop):
 def as_dtype(run, state, dtype):
     """The state in another dtype, laid out as before."""
     like = lambda a: a.astype(dtype) if a.dtype.kind == "f" else a  # noqa: E731
-    host = jax.tree.map(like, distributed.fetch(state))
-    return distributed.place(host, run.spec.shardings(host))
+    host = jax.tree.map(like, job.fetch(state))
+    return job.place(host, run.spec.shardings(host))
 
 
 def compare(folder, dtype):
     """Noises, batches, the first gradient, and the parameters after 50 steps."""
-    from reprojax.mesh import batch_sharding
     from reprojax.rng import root_key
+    from reprojax.runtime.mesh import batch_sharding
     from reprojax.sampling.noise import NoiseBank
     from reprojax.training.loop import _batches
     from reprojax.training.spec import TrainingSpec
@@ -62,12 +67,12 @@ def compare(folder, dtype):
     root = root_key(run.seed)
     state = as_dtype(run, run.spec.init(SHAPE, root), dtype)
     bank = NoiseBank(3, 16, SHAPE)
-    noises = distributed.place(bank.all(), batch_sharding(run.spec.mesh))
-    found = {"noises": distributed.fetch(noises)}
+    noises = job.place(bank.all(), batch_sharding(run.spec.mesh))
+    found = {"noises": job.fetch(noises)}
     gradient = jax.jit(_loss_and_grad, static_argnames=("spec",))
     for step, (images, labels) in enumerate(_batches(run, 0)):
         if step < 2:
-            found[f"batch{step}"] = distributed.fetch(images)
+            found[f"batch{step}"] = job.fetch(images)
         if step == 0:
             _, grads = gradient(state, images, labels, root, spec=run.spec)
             found["gradient"] = flat(grads)
@@ -78,13 +83,13 @@ def compare(folder, dtype):
 
 
 def flat(tree):
-    return np.concatenate([np.ravel(a) for a in jax.tree.leaves(distributed.fetch(tree))])
+    return np.concatenate([np.ravel(a) for a in jax.tree.leaves(job.fetch(tree))])
 
 
 def train_some(folder, dtype):
     """Trains with a checkpoint every tenth step, until it is killed or has done STEPS steps."""
+    from reprojax.runtime.stop import StopRequest
     from reprojax.training.loop import train
-    from reprojax.training.signals import StopRequest
     from reprojax.training.spec import TrainingSpec
 
     training = TrainingSpec(steps=60, batch_size=16, warmup_steps=5)
@@ -107,14 +112,14 @@ def main(task, folder, port, count, number, dtype="float32"):
     folder, count, number = Path(folder), int(count), int(number)
     try:
         if count > 1:
-            distributed.start(f"localhost:{port}", count, number, timeout=240)
+            job.start(f"localhost:{port}", count, number, timeout=240)
         found = {"compare": compare, "train": train_some}[task](folder / task, dtype)
         files.write_npz(folder / f"found-{count}-{dtype}.npz", **found)
-        distributed.end()
+        job.end()
     except ReprojaxError as error:
-        return distributed.abandon(error.exit_code, str(error))
+        return job.abandon(error.exit_code, str(error))
     except Exception as error:
-        distributed.note_failure(error)
+        job.note_failure(error)
         raise
     return 0
 

@@ -15,9 +15,9 @@ from reprojax.data.subset import split
 from reprojax.data.transform import to_float, to_uint8
 from reprojax.denoisers.gaussian import gaussian_denoiser
 from reprojax.denoisers.network import NetworkDenoiser
-from reprojax.diffusion.objectives import Objective
+from reprojax.diffusion.losses.denoising import DenoisingObjective
 from reprojax.diffusion.preconditioning import Preconditioning
-from reprojax.mesh import make_mesh
+from reprojax.runtime.mesh import make_mesh
 from reprojax.models.families import build_network
 from reprojax.sampling.flow import SamplerSpec, sample
 from reprojax.sampling.noise import NoiseBank
@@ -29,7 +29,7 @@ from reprojax.training.loop import Run, train
 from reprojax.training.packed import (
     packed_spec, packed_step, stack_roots, stack_states, stacked_batch_sharding, train_packed,
 )
-from reprojax.training.signals import StopRequest
+from reprojax.runtime.stop import StopRequest
 from reprojax.training.spec import LoopSpec, TrainingSpec
 from reprojax.training.step import StepSpec
 import sys
@@ -42,7 +42,7 @@ training = TrainingSpec(steps=300, learning_rate=5e-3)
 
 def train_on(devices, folder, sharding="replicated"):
     mesh = make_mesh(jax.devices()[:devices])
-    spec = StepSpec(module, Preconditioning(), Objective(), training, mesh, sharding)
+    spec = StepSpec(module, Preconditioning(), DenoisingObjective(), training, mesh, sharding)
     run = Run("cell", spec, LoopSpec(), 0, digits.train, None, pathlib.Path(folder))
     pathlib.Path(folder).mkdir()
     return train(run, stop=StopRequest(), log=lambda _: None)
@@ -73,7 +73,7 @@ found["trained on 8"] = ["", *scores(train_on(8, "eight", "sharded"), 8, 64)]
 
 # Four models in one program over the eight devices: two devices hold each.
 spec = StepSpec(
-    module, Preconditioning(), Objective(), TrainingSpec(steps=10), make_mesh(), "sharded"
+    module, Preconditioning(), DenoisingObjective(), TrainingSpec(steps=10), make_mesh(), "sharded"
 )
 runs = []
 for name, seed in [("p0", 0), ("p1", 1), ("p2", 2), ("p3", 3), ("alone", 2)]:

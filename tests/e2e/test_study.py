@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from reprojax import programs
+from reprojax.runtime import programs
 from reprojax.training.step import train_step
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from reprojax.files import write_bytes
+from reprojax.runtime.console import Reporter
+from reprojax.runtime.files import write_bytes
 from reprojax.study import runner, work
-from reprojax.study.progress import Reporter
 from reprojax.study.stages import is_trained
 
 SIX = """

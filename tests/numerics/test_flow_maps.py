@@ -9,23 +9,23 @@ import pytest
 from jax.tree_util import Partial
 from scipy.special import erf
 
-from reprojax.diffusion.consistency import (
+from reprojax.diffusion.grids import GridSpec
+from reprojax.diffusion.karras import karras_level, karras_place
+from reprojax.diffusion.kernels import make_kernel
+from reprojax.diffusion.losses.consistency import (
     ConsistencyDistillation,
     ConsistencyTraining,
     ImprovedConsistencyTraining,
     pseudo_huber,
 )
-from reprojax.diffusion.distillation import ProgressiveDistillation, _two_steps
-from reprojax.diffusion.grids import GridSpec
-from reprojax.diffusion.karras import karras_level, karras_place
-from reprojax.diffusion.kernels import make_kernel
-from reprojax.diffusion.losses import LOSSES, loss_options, make_loss
+from reprojax.diffusion.losses.distillation import ProgressiveDistillation, _two_steps
+from reprojax.diffusion.losses.table import OBJECTIVES, make_objective, objective_options
 from reprojax.diffusion.preconditioning import Preconditioning
 from reprojax.errors import InputError
 from reprojax.rng import normal, root_key
 from reprojax.sampling.flow import run_table
-from reprojax.sampling.solvers import get_solver
-from reprojax.sampling.tables import SolverTable
+from reprojax.sampling.solvers.coefficients import SolverTable
+from reprojax.sampling.solvers.table import get_solver
 from reprojax.types import Companions
 
 SHAPE = (4096, 2, 2, 1)
@@ -203,8 +203,8 @@ def test_the_few_step_sampler_puts_the_stated_noise_back():
 
 
 def test_options_are_checked_by_name():
-    assert loss_options("edm") == {} and loss_options("cd")["first_levels"] == 18
-    assert {"ct", "ict", "cd", "progressive"} < set(LOSSES)
+    assert objective_options("edm") == {} and objective_options("cd")["first_levels"] == 18
+    assert {"ct", "ict", "cd", "progressive"} < set(OBJECTIVES)
     for name, options, field in (
         ("ict", {"levels": 3}, "options.levels"),
         ("ict", {"first_levels": 9, "last_levels": 3}, "options.last_levels"),
@@ -214,6 +214,6 @@ def test_options_are_checked_by_name():
         ("consistency", {}, "objective"),
     ):
         with pytest.raises(InputError, match=field):
-            make_loss(name, EDM, 0.5, 10, options)
+            make_objective(name, EDM, 0.5, 10, options)
     with pytest.raises(InputError, match="kernel"):
-        make_loss("ct", make_kernel("vp"), 0.5, 10, {})
+        make_objective("ct", make_kernel("vp"), 0.5, 10, {})

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from reprojax.data.mixture import MixtureSpec, make_mixture
 from reprojax.denoisers.gaussian import GaussianDenoiser
-from reprojax.denoisers.mixture import MixtureSpec, make_mixture
+from reprojax.denoisers.mixture import population_denoiser
 from reprojax.diffusion.grids import GridSpec
 from reprojax.diffusion.kernels import KERNELS, make_kernel
 from reprojax.sampling.flow import SamplerSpec, encode, sample
@@ -30,7 +31,7 @@ def denoise(request):
     mixture = make_mixture(MixtureSpec(components=8, rank=4))
     if request.param == "mixture":
         # full rank, so that its Jacobian is bounded at every level
-        return replace(mixture, floors=np.full(8, 1e-3)).denoiser()
+        return population_denoiser(replace(mixture, floors=np.full(8, 1e-3)))
     images = mixture.sample(500).reshape(500, -1)
     variances, basis = np.linalg.eigh(np.cov(images.T))
     parts = (images.mean(0), basis, np.maximum(variances, 0))

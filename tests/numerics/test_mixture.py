@@ -9,8 +9,9 @@ import pytest
 from scipy.special import softmax
 from scipy.stats import multivariate_normal
 
+from reprojax.data.mixture import CHUNK, MixtureSpec, make_mixture
 from reprojax.denoisers.gaussian import GaussianDenoiser
-from reprojax.denoisers.mixture import CHUNK, MixtureSpec, make_mixture, mixture_denoiser
+from reprojax.denoisers.mixture import mixture_denoiser, population_denoiser
 from reprojax.errors import InputError
 
 SHAPE = (2, 3, 2)
@@ -215,9 +216,9 @@ def test_float32_holds_at_the_size_of_real_images(large, sigma):
     """784 pixels: log densities in the hundreds must not cost the softmax its digits."""
     x0 = large.sample(16)
     x = (x0 + sigma * np.random.default_rng(0).normal(size=x0.shape)).astype(np.float32)
-    single = run(large.denoiser(), jnp.asarray(x), sigma)
+    single = run(population_denoiser(large), jnp.asarray(x), sigma)
     with jax.enable_x64(True):
-        double = run(large.denoiser(), jnp.asarray(x, jnp.float64), sigma)
+        double = run(population_denoiser(large), jnp.asarray(x, jnp.float64), sigma)
         np.testing.assert_allclose(single, double, rtol=0, atol=5e-5)
 
 

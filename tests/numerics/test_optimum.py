@@ -207,7 +207,7 @@ import json
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from reprojax.denoisers.optimum import empirical_optimum
-from reprojax.mesh import batch_sharding, make_mesh
+from reprojax.runtime.mesh import batch_sharding, make_mesh
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 mesh = make_mesh()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reprojax.diffusion.kernels import make_kernel
-from reprojax.diffusion.objectives import OBJECTIVES, Objective
+from reprojax.diffusion.losses.denoising import DENOISING_OBJECTIVES, DenoisingObjective
 from reprojax.diffusion.preconditioning import PRECONDITIONINGS, Preconditioning
 from reprojax.errors import InputError
 from reprojax.rng import root_key
@@ -74,7 +74,7 @@ def test_edm_has_unit_variance_in_and_out():
     np.testing.assert_allclose(c_in**2 * (sigma**2 + 0.25), 1.0, rtol=1e-12)
     residual = (1 - c_skip) ** 2 * 0.25 + c_skip**2 * sigma**2  # variance of x0 - c_skip x
     np.testing.assert_allclose(residual / c_out**2, 1.0, rtol=1e-9)
-    weight = Objective("edm", make_kernel("edm"), 0.5).weight(sigma)
+    weight = DenoisingObjective("edm", make_kernel("edm"), 0.5).weight(sigma)
     np.testing.assert_allclose(weight * c_out**2, 1.0, rtol=1e-12)
 
 
@@ -85,22 +85,22 @@ def test_weights_turn_the_x0_error_into_the_error_of_the_prediction(objective, p
     sigma = jnp.geomspace(0.01, 70.0, 40)
     kernel = make_kernel(KERNEL_OF[preconditioning])
     c_out = Preconditioning(preconditioning, kernel)(sigma).c_out
-    weight = Objective(objective, kernel).weight(sigma)
+    weight = DenoisingObjective(objective, kernel).weight(sigma)
     np.testing.assert_allclose(weight * c_out**2, 1.0, rtol=1e-12)
 
 
 def test_training_noise_levels_have_the_stated_distribution():
     key = root_key(0)
-    edm = np.log(Objective("edm", make_kernel("edm")).sample_sigma(key, 200_000))
+    edm = np.log(DenoisingObjective("edm", make_kernel("edm")).sample_sigma(key, 200_000))
     assert abs(edm.mean() + 1.2) < 0.01 and abs(edm.std() - 1.2) < 0.01
-    ve = np.log(Objective("eps", make_kernel("ve")).sample_sigma(key, 200_000))
+    ve = np.log(DenoisingObjective("eps", make_kernel("ve")).sample_sigma(key, 200_000))
     low, high = np.log(0.02), np.log(100.0)
     assert low <= ve.min() and ve.max() <= high and abs(ve.mean() - (low + high) / 2) < 0.03
 
 
 def test_the_loss_of_a_known_denoiser_is_its_expectation():
     """D = 0 on data of variance v has weighted loss v E[weight]; here with weight 1 / sigma^2."""
-    objective = Objective("eps", make_kernel("ve"))
+    objective = DenoisingObjective("eps", make_kernel("ve"))
     x0 = jnp.full((100_000, 1, 1, 1), 0.7)
     loss = objective.loss(lambda x, sigma, cond: jnp.zeros_like(x), x0, root_key(3))
     ratio = np.log(100.0 / 0.02)
@@ -112,16 +112,16 @@ def test_unknown_names_are_refused():
     with pytest.raises(InputError, match="preconditioning"):
         Preconditioning("edn")
     with pytest.raises(InputError, match="objective"):
-        Objective("epsilon")
+        DenoisingObjective("epsilon")
     discrete = {"eps_discrete", "v_discrete"}
-    assert set(OBJECTIVES) == {"edm", "eps", "v", "velocity"} | discrete
+    assert set(DENOISING_OBJECTIVES) == {"edm", "eps", "v", "velocity"} | discrete
     assert set(PRECONDITIONINGS) == {*KERNEL_OF, "consistency"}
 
 
 @pytest.mark.parametrize("kernel", ["ddpm", "vp", "ve"])
 def test_discrete_objectives_visit_1000_times_evenly(kernel):
     kernel = make_kernel(kernel)
-    sigma = Objective("eps_discrete", kernel).sample_sigma(root_key(0), 100_000)
+    sigma = DenoisingObjective("eps_discrete", kernel).sample_sigma(root_key(0), 100_000)
     span = kernel.t_max - kernel.t_min
     steps = 999 * (np.asarray(kernel.t_of_sigma(sigma)) - kernel.t_min) / span
     assert np.abs(steps - np.round(steps)).max() < 2e-2

@@ -21,8 +21,8 @@ from reprojax.denoisers.mixture import mixture_denoiser
 from reprojax.diffusion.grids import GridSpec
 from reprojax.sampling.flow import run_table
 from reprojax.sampling.noise import NoiseBank
-from reprojax.sampling.solvers import SOLVERS, get_solver
-from reprojax.sampling.tables import SolverTable
+from reprojax.sampling.solvers.coefficients import SolverTable
+from reprojax.sampling.solvers.table import SOLVERS, get_solver
 
 SHAPE = (2, 2, 1)
 NUM_STEPS = 10  # below the 15 under which diffusers lowers orders at the end unless told not to

@@ -11,11 +11,11 @@ from reprojax.denoisers.mixture import mixture_denoiser
 from reprojax.diffusion.grids import GridSpec
 from reprojax.diffusion.kernels import make_kernel
 from reprojax.errors import InputError
-from reprojax.sampling.adaptive import ADAPTIVE, solve_adaptive
 from reprojax.sampling.flow import SamplerSpec, run_table
 from reprojax.sampling.noise import NoiseBank
-from reprojax.sampling.solvers import SOLVERS, get_solver
-from reprojax.sampling.tables import SolverTable
+from reprojax.sampling.solvers.adaptive import ADAPTIVE, solve_adaptive
+from reprojax.sampling.solvers.coefficients import SolverTable
+from reprojax.sampling.solvers.table import SOLVERS, get_solver
 
 SHAPE = (2, 2, 1)
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0

@@ -10,9 +10,9 @@ import pytest
 from filelock import SoftFileLease
 
 from reprojax.errors import InputError, InterruptedRunError, LostClaimError
+from reprojax.runtime.claims import Claims, locked
+from reprojax.runtime.stop import StopRequest
 from reprojax.study import claims as module
-from reprojax.study.claims import Claims, locked
-from reprojax.training.signals import StopRequest
 
 LEASE = 1.0
 FOREIGN = "filelock/2\npid={pid}\nhost=another-host\nmode=lease\ntoken={token}\nduration={lease}\n"
@@ -70,8 +70,8 @@ def test_another_host_is_taken_over_when_its_lease_expired_and_not_while_it_live
 HOLD = """
 import sys, time
 from pathlib import Path
-from reprojax.study.claims import Claims
-from reprojax.training.signals import StopRequest
+from reprojax.runtime.claims import Claims
+from reprojax.runtime.stop import StopRequest
 claim = Claims(Path(sys.argv[1]), StopRequest()).take("x")
 print("held" if claim else "refused", flush=True)
 time.sleep(600)

@@ -15,10 +15,10 @@ from rich.console import Console
 
 from reprojax import config as rc
 from reprojax.models.families import build_network
+from reprojax.runtime.console import Reporter
 from reprojax.sampling.noise import NoiseBank
-from reprojax.study.costs import count_flops, network_cost
-from reprojax.study.plan import h100_hours, plan_cell, print_plan
-from reprojax.study.progress import Reporter
+from reprojax.study.planning.costs import count_flops, network_cost
+from reprojax.study.planning.plan import h100_hours, plan_cell, print_plan
 
 SHAPE = (32, 32, 3)
 DDPMPP = dict(multipliers=(2, 2, 2), num_blocks=4, attention=(16,), dropout=0.13)

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from reprojax.data.mixture import IMAGES, ROUNDING, mixture_of
+from reprojax.data.mixture import IMAGES, ROUNDING, make_mixture, mixture_of
 from reprojax.data.source import SourceSpec, open_source
 from reprojax.data.transform import to_float
-from reprojax.denoisers.mixture import make_mixture
 from reprojax.errors import InputError
 
 SPEC = SourceSpec("mixture", dataset="8x4")

@@ -13,14 +13,15 @@ import pytest
 
 from reprojax.data.source import SourceSpec, open_source
 from reprojax.data.subset import split
-from reprojax.diffusion.loss import Loss
-from reprojax.diffusion.objectives import Objective
+from reprojax.diffusion.losses.base import Objective
+from reprojax.diffusion.losses.denoising import DenoisingObjective
 from reprojax.diffusion.preconditioning import Preconditioning
 from reprojax.errors import DivergedError, InputError, InterruptedRunError
-from reprojax.mesh import make_mesh
 from reprojax.models.families import build_network
 from reprojax.models.layers import Dropout
 from reprojax.rng import normal, root_key, stream
+from reprojax.runtime.mesh import make_mesh
+from reprojax.runtime.stop import StopRequest
 from reprojax.study import packs
 from reprojax.study.cells import Cell, DataSpec
 from reprojax.study.packs import pack_of
@@ -31,7 +32,6 @@ from reprojax.training.checkpoints import Checkpoints
 from reprojax.training.loop import Run, Session, read_batch, schedule_of, train
 from reprojax.training.metrics import read_metrics
 from reprojax.training.packed import train_packed
-from reprojax.training.signals import StopRequest
 from reprojax.training.spec import LoopSpec, TrainingSpec
 from reprojax.training.step import StepSpec
 
@@ -50,7 +50,7 @@ def silent(_):
 def make_spec(family="uvit", **changes):
     module = build_network(family, SHAPE, NETWORKS[family])
     mesh = make_mesh(jax.devices()[:1])
-    spec = StepSpec(module, Preconditioning(), Objective(), BUDGET, mesh)
+    spec = StepSpec(module, Preconditioning(), DenoisingObjective(), BUDGET, mesh)
     return replace(spec, **changes)
 
 
@@ -173,12 +173,12 @@ def test_in_float64_only_rounding_is_between_them():
 
 
 @dataclass(frozen=True)
-class Draws(Loss):
+class Draws(Objective):
     """In place of a loss, all that a step draws at random."""
 
     def loss(self, denoise, x0, key, cond=None, companions=None):
         mask = Dropout(0.5).apply({}, x0 * 0 + 1, train=True, rngs={"dropout": denoise.dropout_key})
-        sigma = Objective().sample_sigma(stream(key, "sigma"), x0.shape[0])
+        sigma = DenoisingObjective().sample_sigma(stream(key, "sigma"), x0.shape[0])
         return x0, sigma, normal(stream(key, "noise"), x0.shape), mask
 
 

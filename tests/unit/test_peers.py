@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from reprojax import distributed, peers
 from reprojax.errors import EndedPeerError, InputError, LostClaimError, LostPeerError
-from reprojax.peers import Peers, answer_roll, call_roll, listen
+from reprojax.runtime import job, peers
+from reprojax.runtime.peers import Peers, answer_roll, call_roll, listen
 
 
 def in_thread(work):
@@ -153,9 +153,9 @@ def first(three, monkeypatch):
     def abandon(code, line):
         raise Abandoned(line)
 
-    monkeypatch.setattr(distributed, "_peers", three[0][0])
-    monkeypatch.setattr(distributed, "abandon", abandon)
-    monkeypatch.setattr(distributed, "SETTLE_SECONDS", 0.5)
+    monkeypatch.setattr(job, "_peers", three[0][0])
+    monkeypatch.setattr(job, "abandon", abandon)
+    monkeypatch.setattr(job, "SETTLE_SECONDS", 0.5)
     return three[0]
 
 
@@ -166,24 +166,24 @@ def test_who_fails_alone_does_not_take_what_others_say_at_work_for_their_end(fir
     first[1].gather(False)
     first[2].gather({"settled": ""})
     with pytest.raises(Abandoned, match="the claim on x"):
-        distributed.together(["train", "x"], fails)
+        job.together(["train", "x"], fails)
 
 
 def test_that_another_failed_alone_is_no_answer_to_a_question(first):
     first[1].gather(True)
     first[2].gather({"settled": "OSError: disk full"})
     with pytest.raises(Abandoned, match="process 2 of 3: OSError: disk full"):
-        distributed.any_of(False)
+        job.any_of(False)
 
 
 def test_joint_work_that_failed_elsewhere_failed(first):
     first[1].gather({"settled": ""})
     first[2].gather({"settled": "OSError: disk full"})
     with pytest.raises(RuntimeError, match="process 2 of 3: OSError: disk full"):
-        distributed.together(["train", "x"], lambda: 1)
+        job.together(["train", "x"], lambda: 1)
     for process in first[1:]:
         process.gather({"settled": ""})
-    assert distributed.together(["train", "x"], lambda: 1) == 1
+    assert job.together(["train", "x"], lambda: 1) == 1
 
 
 def test_silence_counts_as_loss(three, monkeypatch):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from reprojax import programs
+from reprojax.runtime import programs
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import io
 
 from rich.console import Console
 
+from reprojax.runtime.console import Reporter
 from reprojax.study import progress
-from reprojax.study.progress import Reporter
 
 
 def run(terminal, monkeypatch, steps=50):

@@ -22,6 +22,7 @@ from reprojax.report.analysis_tables import print_analyses
 from reprojax.report.family_figure import DAGGER, SMALLEST, families_plates
 from reprojax.report.inputs import ReportInputs
 from reprojax.report.write import write_report
+from reprojax.runtime.console import Reporter
 from reprojax.sampling.flow import SamplerSpec, sample
 from reprojax.scoring.pairs import mae_score, rp
 from reprojax.scoring.published import PAPER_MODELS, published_pair
@@ -30,7 +31,6 @@ from reprojax.study.analyses.run import read_analyses
 from reprojax.study.analyses.shared_solver import check_shared_solver, summarise
 from reprojax.study.analyses.specs import SharedSolver
 from reprojax.study.cells import Cell, DataSpec, NoiseSpec, Study
-from reprojax.study.progress import Reporter
 from reprojax.study.runner import prepare, run_study
 from reprojax.study.stages import cell_denoiser, param_shapes, read_samples
 from reprojax.training.weights import save_weights

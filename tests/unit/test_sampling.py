@@ -10,7 +10,7 @@ import pytest
 from reprojax.denoisers.gaussian import gaussian_denoiser
 from reprojax.diffusion.grids import GridSpec
 from reprojax.errors import InputError
-from reprojax.mesh import make_mesh
+from reprojax.runtime.mesh import make_mesh
 from reprojax.sampling import flow
 from reprojax.sampling.flow import SamplerSpec, encode, sample, sample_batches
 from reprojax.sampling.noise import NoiseBank

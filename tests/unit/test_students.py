@@ -10,14 +10,14 @@ import pytest
 
 from reprojax import config as rc
 from reprojax.denoisers.network import NetworkDenoiser
-from reprojax.diffusion.losses import make_loss
+from reprojax.diffusion.losses.table import make_objective
 from reprojax.diffusion.preconditioning import Preconditioning
 from reprojax.errors import InputError
 from reprojax.interop.exchange import Model, write_model
 from reprojax.interop.facts import ModelFacts
-from reprojax.mesh import make_mesh
 from reprojax.models.families import build_network, init_params
 from reprojax.rng import root_key
+from reprojax.runtime.mesh import make_mesh
 from reprojax.study.runner import prepare, run_study
 from reprojax.study.stages import bank_labels, cell_params, read_samples
 from reprojax.training.spec import TrainingSpec
@@ -152,7 +152,7 @@ def test_a_students_identity_has_its_teacher_and_its_options():
 def test_a_new_stage_takes_the_average_as_teacher_and_student():
     module = build_network("uvit", SHAPE, NETWORK)
     edm = Preconditioning()
-    loss = make_loss("progressive", edm.kernel, 0.5, 6, dict(first_steps=4, last_steps=1))
+    loss = make_objective("progressive", edm.kernel, 0.5, 6, dict(first_steps=4, last_steps=1))
     training = TrainingSpec(steps=6, batch_size=8, warmup_steps=1, ema_halflife_images=20.0)
     mesh = make_mesh(jax.devices()[:1])
     spec = StepSpec(module, edm, loss, training, mesh, teacher_precondition=edm)
@@ -176,7 +176,7 @@ def test_a_new_stage_takes_the_average_as_teacher_and_student():
 
 def test_a_network_that_starts_from_another_does_not_share_its_buffers():
     module = build_network("uvit", SHAPE, NETWORK)
-    loss = make_loss("ict", Preconditioning().kernel, 0.5, 6, {})
+    loss = make_objective("ict", Preconditioning().kernel, 0.5, 6, {})
     precondition = Preconditioning("consistency")
     spec = StepSpec(module, precondition, loss, TrainingSpec(steps=6), make_mesh(jax.devices()[:1]))
     state = spec.init(SHAPE, root_key(0))

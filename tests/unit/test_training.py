@@ -12,17 +12,17 @@ import pytest
 from reprojax.data.source import SourceSpec, open_source
 from reprojax.data.subset import split
 from reprojax.denoisers.network import NetworkDenoiser
-from reprojax.diffusion.objectives import Objective
+from reprojax.diffusion.losses.denoising import DenoisingObjective
 from reprojax.diffusion.preconditioning import Preconditioning
 from reprojax.errors import DivergedError, InputError, InterruptedRunError, LostClaimError
-from reprojax.mesh import make_mesh, state_sharding
 from reprojax.models.families import build_network
 from reprojax.rng import root_key, stream
+from reprojax.runtime.mesh import make_mesh, state_sharding
+from reprojax.runtime.stop import StopRequest
 from reprojax.training import step as step_module
 from reprojax.training.checkpoints import Checkpoints
 from reprojax.training.loop import Run, check_devices, evaluate, train
 from reprojax.training.metrics import MetricsFile, read_metrics
-from reprojax.training.signals import StopRequest
 from reprojax.training.snapshots import snapshot_steps, snapshots
 from reprojax.training.spec import LoopSpec, TrainingSpec
 from reprojax.training.step import StepSpec, train_step
@@ -43,7 +43,9 @@ def digits():
 
 def make_spec(family="uvit", training=BUDGET):
     module = build_network(family, SHAPE, NETWORKS[family])
-    return StepSpec(module, Preconditioning(), Objective(), training, make_mesh(jax.devices()[:1]))
+    return StepSpec(
+        module, Preconditioning(), DenoisingObjective(), training, make_mesh(jax.devices()[:1])
+    )
 
 
 def make_run(digits, directory, family="uvit", training=BUDGET, **loop):

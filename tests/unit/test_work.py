@@ -9,15 +9,15 @@ from rich.console import Console
 
 from reprojax import config as rc
 from reprojax.errors import DivergedError, EndedPeerError, FailedCellsError, InterruptedRunError
-from reprojax.files import write_bytes, write_json, write_npz
+from reprojax.runtime.console import Reporter
+from reprojax.runtime.files import write_bytes, write_json, write_npz
 from reprojax.study import board as boards
 from reprojax.study import work
 from reprojax.study.board import State
-from reprojax.study.progress import Reporter
 from reprojax.study.runner import prepare, run_study
 from reprojax.study.scores import read_scores
 from reprojax.study.stages import _samples_name, is_sampled, is_trained
-from reprojax.study.work import Share
+from reprojax.study.workers import Share
 
 SMALL = dict(width=8, depth=2, num_heads=1, patch=4)
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from reprojax.errors import InputError
-from reprojax.files import replacing, write_bytes
+from reprojax.runtime.files import replacing, write_bytes
 from reprojax.study.workdir import MANIFEST, Workdir
 
 

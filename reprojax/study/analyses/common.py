@@ -9,8 +9,8 @@ from functools import cache
 import numpy as np
 
 from reprojax.data.transform import to_uint8
-from reprojax.files import content_hash, write_npz
-from reprojax.programs import make_room
+from reprojax.runtime.files import content_hash, write_npz
+from reprojax.runtime.programs import make_room
 from reprojax.sampling.flow import SamplerSpec, sample_batches
 from reprojax.scoring.descriptors import Descriptor
 from reprojax.scoring.pairs import mae_score, rp, rp_chance

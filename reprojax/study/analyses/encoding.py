@@ -10,7 +10,7 @@ import numpy as np
 
 from reprojax.data.transform import to_float, to_uint8
 from reprojax.errors import InputError
-from reprojax.programs import make_room
+from reprojax.runtime.programs import make_room
 from reprojax.sampling.flow import SamplerSpec, encode, sample
 from reprojax.sampling.noise import NoiseBank
 from reprojax.scoring.distances import per_image_r2

@@ -9,7 +9,7 @@ import numpy as np
 
 from reprojax.data.transform import to_float
 from reprojax.denoisers.jacobian import numerical_rank, singular_values, stable_rank
-from reprojax.programs import make_room
+from reprojax.runtime.programs import make_room
 from reprojax.scoring.stats import mean_interval
 from reprojax.study.analyses.common import cells_named
 from reprojax.study.analyses.specs import JacobianRank

@@ -12,8 +12,8 @@ import numpy as np
 from reprojax.data.transform import to_float, to_uint8
 from reprojax.denoisers.local import MAX_IMAGES, calibrate_radii, local_score_machine
 from reprojax.errors import InputError
-from reprojax.files import content_hash, write_json
 from reprojax.rng import root_key
+from reprojax.runtime.files import content_hash, write_json
 from reprojax.scoring.distances import determination, per_image_r2
 from reprojax.scoring.stats import mean_interval, median
 from reprojax.study.analyses.common import FOLDER, cells_named, float_samples, lazy_denoiser

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from reprojax.errors import InputError
-from reprojax.files import content_hash, write_json
+from reprojax.runtime.files import content_hash, write_json
 from reprojax.study.analyses.along_training import along_training, check_along_training
 from reprojax.study.analyses.ceiling import ceilings
 from reprojax.study.analyses.common import FOLDER

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from reprojax.sampling.adaptive import ADAPTIVE
 from reprojax.sampling.flow import SamplerSpec
-from reprojax.sampling.solvers import get_solver
+from reprojax.sampling.solvers.adaptive import ADAPTIVE
+from reprojax.sampling.solvers.table import get_solver
 from reprojax.study.analyses.common import cells_named, float_samples, lazy_denoiser, study_ruler
 from reprojax.study.analyses.specs import SolverSweep
 from reprojax.study.stages import Context

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from reprojax.errors import InputError, choices, require_choice, require_number
-from reprojax.sampling.adaptive import ADAPTIVE
-from reprojax.sampling.solvers import ALIASES, SOLVERS
+from reprojax.sampling.solvers.adaptive import ADAPTIVE
+from reprojax.sampling.solvers.table import ALIASES, SOLVERS
 from reprojax.scoring.published import PAPER_MODELS
 
 DENOISER_SOLVERS = tuple(name for name, solver in SOLVERS.items() if not solver.flow_map)

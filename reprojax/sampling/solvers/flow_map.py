@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from reprojax.sampling.tables import E0, SolverTable, empty_table
+from reprojax.sampling.solvers.coefficients import E0, SolverTable, empty_table
 
 
 def consistency(sigmas: np.ndarray) -> SolverTable:

@@ -16,8 +16,9 @@ from reprojax.errors import (
     one_line,
     require_number,
 )
-from reprojax.files import content_hash, refresh
-from reprojax.programs import make_room
+from reprojax.runtime.claims import Claim
+from reprojax.runtime.files import content_hash, refresh
+from reprojax.runtime.programs import make_room
 from reprojax.study.analyses.run import read_analyses, run_analyses
 from reprojax.study.board import (
     PASSED_ON,
@@ -31,7 +32,6 @@ from reprojax.study.board import (
     write_failure,
 )
 from reprojax.study.cells import Cell, Study
-from reprojax.study.claims import Claim
 from reprojax.study.packs import Packer
 from reprojax.study.scores import read_scores, score_study
 from reprojax.study.stages import Context, is_trained, remove_parts, sample_cell, train_cell

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from reprojax.diffusion.karras import RHO, karras_level, karras_place
 from reprojax.diffusion.kernels import EDM
-from reprojax.diffusion.loss import ScheduledLoss, uniform_index
-from reprojax.diffusion.objectives import expand
+from reprojax.diffusion.losses.base import ScheduledObjective, uniform_index
+from reprojax.diffusion.losses.denoising import expand
 from reprojax.errors import InputError, require_number
 from reprojax.rng import normal, stream
 from reprojax.types import Companions, DenoiseFn
@@ -40,13 +40,13 @@ def pseudo_huber(error: jax.Array) -> jax.Array:
 
 
 @dataclass(frozen=True)
-class ConsistencyTraining(ScheduledLoss):
+class ConsistencyTraining(ScheduledObjective):
     """CT as published in 2303.01469, with the pseudo-Huber metric in place of LPIPS.
 
     The target is the network's moving average, the one that is sampled; levels are uniform in
     their index; their number grows with the square root of the steps.
 
-    Args: those of `ScheduledLoss`, the kernel being EDM's, and
+    Args: those of `ScheduledObjective`, the kernel being EDM's, and
         first_levels: s0, intervals at the start.
         last_levels: s1, intervals at the end.
 
@@ -105,7 +105,7 @@ class ConsistencyTraining(ScheduledLoss):
         cond: jax.Array | None = None,
         companions: Companions | None = None,
     ) -> jax.Array:
-        """The mean weighted distance between the ends of neighbours; see `Loss.loss`."""
+        """The mean weighted distance between the ends of neighbours; see `Objective.loss`."""
         low, high = self.levels(stream(key, "sigma"), x0.shape[0], companions.step)
         z = normal(stream(key, "noise"), x0.shape)
         x = x0 + expand(high, x0.ndim) * z

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from reprojax.sampling.onestep import heun
-from reprojax.sampling.tables import E0, SolverTable, X, empty_table
+from reprojax.sampling.solvers.coefficients import E0, SolverTable, X, empty_table
+from reprojax.sampling.solvers.onestep import heun
 
 # EDM's settings for ImageNet-64 (arXiv 2206.00364, table 5).
 S_CHURN, S_MIN, S_MAX, S_NOISE = 40.0, 0.05, 50.0, 1.003

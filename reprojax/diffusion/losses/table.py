@@ -6,69 +6,69 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from reprojax.diffusion.consistency import (
+from reprojax.diffusion.kernels import Kernel
+from reprojax.diffusion.losses.base import Objective, ScheduledObjective
+from reprojax.diffusion.losses.consistency import (
     ConsistencyDistillation,
     ConsistencyTraining,
     ImprovedConsistencyTraining,
 )
-from reprojax.diffusion.distillation import ProgressiveDistillation
-from reprojax.diffusion.kernels import Kernel
-from reprojax.diffusion.loss import Loss, ScheduledLoss
-from reprojax.diffusion.objectives import OBJECTIVES, Objective
+from reprojax.diffusion.losses.denoising import DENOISING_OBJECTIVES, DenoisingObjective
+from reprojax.diffusion.losses.distillation import ProgressiveDistillation
 from reprojax.errors import InputError, choices, require_choice
 
-SCHEDULED: dict[str, type[ScheduledLoss]] = {
+SCHEDULED_OBJECTIVES: dict[str, type[ScheduledObjective]] = {
     "ct": ConsistencyTraining,
     "ict": ImprovedConsistencyTraining,
     "cd": ConsistencyDistillation,
     "progressive": ProgressiveDistillation,
 }
-LOSSES = (*OBJECTIVES, *SCHEDULED)
+OBJECTIVES = (*DENOISING_OBJECTIVES, *SCHEDULED_OBJECTIVES)
 
 
-def loss_options(name: str) -> dict[str, Any]:
+def objective_options(name: str) -> dict[str, Any]:
     """The options of a loss with their defaults; a denoising objective has none.
 
     Raises:
         InputError: unknown name.
     """
-    require_choice("objective", name, LOSSES)
-    if name in OBJECTIVES:
+    require_choice("objective", name, OBJECTIVES)
+    if name in DENOISING_OBJECTIVES:
         return {}
-    common = {f.name for f in dataclasses.fields(ScheduledLoss)}
-    fields = dataclasses.fields(SCHEDULED[name])
+    common = {f.name for f in dataclasses.fields(ScheduledObjective)}
+    fields = dataclasses.fields(SCHEDULED_OBJECTIVES[name])
     return {f.name: f.default for f in fields if f.name not in common}
 
 
 def is_flow_map(name: str) -> bool:
     """Whether a loss of this name trains a flow map and not a denoiser."""
-    return SCHEDULED.get(name, Objective).flow_map
+    return SCHEDULED_OBJECTIVES.get(name, DenoisingObjective).flow_map
 
 
 def needs_teacher(name: str) -> bool:
     """Whether a loss of this name distils another model."""
-    return SCHEDULED.get(name, Objective).needs_teacher
+    return SCHEDULED_OBJECTIVES.get(name, DenoisingObjective).needs_teacher
 
 
-def make_loss(
+def make_objective(
     name: str, kernel: Kernel, sigma_data: float, steps: int, options: Mapping[str, Any]
-) -> Loss:
+) -> Objective:
     """The loss of that name.
 
     Args:
-        name: of `LOSSES`.
+        name: of `OBJECTIVES`.
         kernel: whose levels it is trained at.
         sigma_data: standard deviation of the data.
         steps: of the whole training, which schedules are spread over.
-        options: of `loss_options`; what is absent takes its default.
+        options: of `objective_options`; what is absent takes its default.
 
     Raises:
         InputError: unknown name or option, or an option outside its range.
     """
-    known = loss_options(name)
+    known = objective_options(name)
     for option, value in options.items():
         if option not in known:
             raise InputError(f"options.{option}", value, choices(known, option))
-    if name in OBJECTIVES:
-        return Objective(name, kernel, sigma_data)
-    return SCHEDULED[name](kernel, sigma_data, steps, **options)
+    if name in DENOISING_OBJECTIVES:
+        return DenoisingObjective(name, kernel, sigma_data)
+    return SCHEDULED_OBJECTIVES[name](kernel, sigma_data, steps, **options)

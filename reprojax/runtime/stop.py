@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
-from reprojax import distributed
 from reprojax.errors import InterruptedRunError
+from reprojax.runtime import job
 
 AGREE_STEPS = 8  # each costs a message to process 0 and back
 LOOK_SECONDS = 1.0  # between two looks at the claims; each is a file read
@@ -77,10 +77,10 @@ class StopRequest:
         Args:
             step: number of a step that all processes take; they ask each other at every eighth.
         """
-        if distributed.is_alone():
+        if job.is_alone():
             return self.requested
         if step % AGREE_STEPS == 0:
-            self.requested = distributed.any_of(self.requested)
+            self.requested = job.any_of(self.requested)
             return self.requested
         return False
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import SoftFileLease, Timeout
 
 from reprojax.errors import InputError, LostClaimError
-from reprojax.training.signals import StopRequest
+from reprojax.runtime.stop import StopRequest
 
 FOLDER = "claims"
 LEASE_SECONDS = 60.0  # all workers of a folder must agree on it

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from reprojax.diffusion.kernels import EDM, Kernel
-from reprojax.diffusion.loss import Loss
+from reprojax.diffusion.losses.base import Objective
 from reprojax.diffusion.preconditioning import TIME_STEPS
 from reprojax.errors import require_choice
 from reprojax.rng import normal, stream, uniform
@@ -57,7 +57,7 @@ def _velocity_weight(sigma: jax.Array, sigma_data: float) -> jax.Array:
 # name -> (draws sigma `[n]`, weight of sigma). "eps" and "v" are the squared error of the noise
 # and of v, "velocity" that of the straight path's: the x0 error divided by c_out^2 of the matching
 # preconditioning.
-OBJECTIVES: dict[str, tuple[Callable, Callable]] = {
+DENOISING_OBJECTIVES: dict[str, tuple[Callable, Callable]] = {
     "edm": (_lognormal_sigma, _edm_weight),
     "eps": (_uniform_t_sigma, _eps_weight),
     "eps_discrete": (_discrete_t_sigma, _eps_weight),
@@ -68,8 +68,8 @@ OBJECTIVES: dict[str, tuple[Callable, Callable]] = {
 
 
 @dataclass(frozen=True)
-class Objective(Loss):
-    """A row of `OBJECTIVES` bound to its kernel; hashable.
+class DenoisingObjective(Objective):
+    """A row of `DENOISING_OBJECTIVES` bound to its kernel; hashable.
 
     Raises:
         InputError: unknown name.
@@ -80,15 +80,15 @@ class Objective(Loss):
     sigma_data: float = 0.5
 
     def __post_init__(self):
-        require_choice("objective", self.name, OBJECTIVES)
+        require_choice("objective", self.name, DENOISING_OBJECTIVES)
 
     def sample_sigma(self, key: jax.Array, n: int) -> jax.Array:
         """Training noise levels, float32 `[n]`."""
-        return OBJECTIVES[self.name][0](key, n, self.kernel)
+        return DENOISING_OBJECTIVES[self.name][0](key, n, self.kernel)
 
     def weight(self, sigma: jax.Array) -> jax.Array:
         """Weight of the squared x0 error at sigma, of the same shape."""
-        return OBJECTIVES[self.name][1](sigma, self.sigma_data)
+        return DENOISING_OBJECTIVES[self.name][1](sigma, self.sigma_data)
 
     def loss(
         self,
@@ -98,7 +98,7 @@ class Objective(Loss):
         cond: jax.Array | None = None,
         companions: Companions | None = None,
     ) -> jax.Array:
-        """The batch's mean weighted squared error; see `Loss.loss`."""
+        """The batch's mean weighted squared error; see `Objective.loss`."""
         sigma = self.sample_sigma(stream(key, "sigma"), x0.shape[0])
         z = normal(stream(key, "noise"), x0.shape)
         error = denoise(x0 + expand(sigma, x0.ndim) * z, sigma, cond) - x0

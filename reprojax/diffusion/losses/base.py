@@ -12,7 +12,7 @@ from reprojax.rng import uniform
 from reprojax.types import Companions, DenoiseFn
 
 
-class Loss:
+class Objective:
     """Base of the losses: frozen, hashable, a function of what they are given alone.
 
     Attributes:
@@ -51,7 +51,7 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class ScheduledLoss(Loss):
+class ScheduledObjective(Objective):
     """Base of the losses that change over training; the fields of a subclass are its options.
 
     Args:

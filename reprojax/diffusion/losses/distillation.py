@@ -9,22 +9,22 @@ import jax
 import jax.numpy as jnp
 
 from reprojax.diffusion.karras import RHO, karras_level
-from reprojax.diffusion.loss import ScheduledLoss, uniform_index
-from reprojax.diffusion.objectives import expand
+from reprojax.diffusion.losses.base import ScheduledObjective, uniform_index
+from reprojax.diffusion.losses.denoising import expand
 from reprojax.errors import InputError, require_number
 from reprojax.rng import normal, stream
 from reprojax.types import Companions, DenoiseFn
 
 
 @dataclass(frozen=True)
-class ProgressiveDistillation(ScheduledLoss):
+class ProgressiveDistillation(ScheduledObjective):
     """The number of steps halves from stage to stage (arXiv 2202.00512, algorithm 2).
 
     Stages are of equal length. At the start of each, the student so far (its moving average)
     becomes the teacher, and the student goes on from there. What is left is a denoiser for DDIM on
     the Karras levels of ``last_steps`` steps that end at sigma_min, and means nothing between them.
 
-    Args: those of `ScheduledLoss`, and
+    Args: those of `ScheduledObjective`, and
         first_steps: DDIM steps of the first student; its teacher does twice as many.
         last_steps: DDIM steps of the last student; ``first_steps`` is it times a power of 2.
     """
@@ -71,7 +71,7 @@ class ProgressiveDistillation(ScheduledLoss):
         cond: jax.Array | None = None,
         companions: Companions | None = None,
     ) -> jax.Array:
-        """The mean squared error to the image that the teacher points at; see `Loss.loss`."""
+        """The mean squared error to the image that the teacher points at; see `Objective.loss`."""
         n = self.student_steps(companions.step)
         i = uniform_index(stream(key, "sigma"), x0.shape[:1], n)
         now, middle, then = (self._level((i + d) / n) for d in (0.0, 0.5, 1.0))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from reprojax.mesh import BATCH_AXES
+from reprojax.runtime.mesh import BATCH_AXES
 from reprojax.types import DenoiseFn
 
 ADAPTIVE = {"tsit5": (diffrax.Tsit5, 6), "dopri5": (diffrax.Dopri5, 6)}  # evaluations per step

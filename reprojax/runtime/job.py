@@ -21,9 +21,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from reprojax import files
 from reprojax.errors import EndedPeerError, InputError, ReprojaxError, one_line
-from reprojax.peers import Peers, Relay, answer_roll, call_roll, listen
+from reprojax.runtime import files
+from reprojax.runtime.peers import Peers, Relay, answer_roll, call_roll, listen
 
 ROLL_CALL_SECONDS = 120.0
 # JAX's own ways of noticing a lost process abort this one: the watch in `peers` comes well before.

@@ -22,11 +22,11 @@ from rich import box
 from rich.table import Table
 
 from reprojax.errors import InputError
-from reprojax.mesh import batch_sharding, make_mesh, replicated
 from reprojax.models.families import count_params
 from reprojax.rng import root_key
+from reprojax.runtime.console import Reporter
+from reprojax.runtime.mesh import batch_sharding, make_mesh, replicated
 from reprojax.study.cells import Cell
-from reprojax.study.progress import Reporter
 from reprojax.study.runner import Prepared
 from reprojax.study.stages import cell_network, cell_step_spec
 from reprojax.training.step import StepSpec, TrainState, train_step

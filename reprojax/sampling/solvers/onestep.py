@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from reprojax.sampling.tables import ANCHOR, E0, E1, E2, SolverTable, X, empty_table
+from reprojax.sampling.solvers.coefficients import ANCHOR, E0, E1, E2, SolverTable, X, empty_table
 
 
 def ddim(sigmas: np.ndarray) -> SolverTable:

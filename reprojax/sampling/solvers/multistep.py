@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from reprojax.sampling.onestep import ddim
-from reprojax.sampling.tables import ANCHOR, E0, E1, E2, SolverTable, X, empty_table
+from reprojax.sampling.solvers.coefficients import ANCHOR, E0, E1, E2, SolverTable, X, empty_table
+from reprojax.sampling.solvers.onestep import ddim
 
 # Adams-Bashforth weights of the newest slope and the ones before, by order (equal steps).
 ADAMS_BASHFORTH = (

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from rich import box
 from rich.table import Table
 
+from reprojax.runtime.console import Reporter, duration
 from reprojax.study.cells import Cell
-from reprojax.study.costs import BACKWARD, evaluations, network_cost
-from reprojax.study.progress import Reporter, duration
+from reprojax.study.planning.costs import BACKWARD, evaluations, network_cost
 from reprojax.study.runner import Prepared
 from reprojax.study.stages import cell_network
 

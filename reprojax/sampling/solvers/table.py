@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from reprojax.errors import require_choice
-from reprojax.sampling import flow_map, multistep, onestep, stochastic
-from reprojax.sampling.tables import SolverTable
+from reprojax.sampling.solvers import flow_map, multistep, onestep, stochastic
+from reprojax.sampling.solvers.coefficients import SolverTable
 
 
 class Solver(NamedTuple):

@@ -1,0 +1,1 @@
+"""Training objectives: denoising, consistency and distillation."""
