@@ -10,9 +10,9 @@ import pytest
 from filelock import SoftFileLease
 
 from reprojax.errors import InputError, InterruptedRunError, LostClaimError
+from reprojax.runtime import claims as module
 from reprojax.runtime.claims import Claims, locked
 from reprojax.runtime.stop import StopRequest
-from reprojax.study import claims as module
 
 LEASE = 1.0
 FOREIGN = "filelock/2\npid={pid}\nhost=another-host\nmode=lease\ntoken={token}\nduration={lease}\n"

@@ -4,13 +4,13 @@ import io
 
 from rich.console import Console
 
+from reprojax.runtime import console
 from reprojax.runtime.console import Reporter
-from reprojax.study import progress
 
 
 def run(terminal, monkeypatch, steps=50):
     clock = iter(range(0, 10_000, 10))  # ten seconds pass between two looks
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(console.time, "perf_counter", lambda: next(clock))
     text = io.StringIO()
     reporter = Reporter(Console(file=text, force_terminal=terminal, width=100))
     with reporter.task("train x", steps, "steps") as advance:

@@ -12,7 +12,7 @@ from reprojax.errors import DivergedError, EndedPeerError, FailedCellsError, Int
 from reprojax.runtime.console import Reporter
 from reprojax.runtime.files import write_bytes, write_json, write_npz
 from reprojax.study import board as boards
-from reprojax.study import work
+from reprojax.study import workers
 from reprojax.study.board import State
 from reprojax.study.runner import prepare, run_study
 from reprojax.study.scores import read_scores
@@ -42,8 +42,8 @@ class Stages:
         self.broken: dict[str, Exception] = {}
         self.meanwhile = lambda context, cell: None
         for name in ("train_cell", "sample_cell", "score_study"):
-            monkeypatch.setattr(work, name, getattr(self, name))
-        monkeypatch.setattr(work, "POLL_SECONDS", 0.01)
+            monkeypatch.setattr(workers, name, getattr(self, name))
+        monkeypatch.setattr(workers, "POLL_SECONDS", 0.01)
 
     def train_cell(self, context, cell):
         self.context = context
@@ -254,7 +254,7 @@ def test_a_cell_settled_between_look_and_claim_is_not_done_again(stages, go):
     go(make_config(), last="train")
     context, cell = stages.context, stages.context.study.cells[0]
     for sample, given in ((True, True), (False, False)):  # not sampled yet, but trained
-        claim = work.claim_cell(context, cell, sample=sample)
+        claim = workers.claim_cell(context, cell, sample=sample)
         assert (claim is not None) == given
         assert context.claims.taken(context.claim_name(cell)) == given
         if claim:
@@ -272,7 +272,7 @@ def test_what_others_made_is_seen_where_folders_must_be_opened_for_it(stages, go
         return context.workdir.path / context.folder(cell) in opened and is_trained(context, cell)
 
     monkeypatch.setattr(boards, "is_trained", there)
-    monkeypatch.setattr(work, "read_scores", lambda path, identity: path in opened or None)
+    monkeypatch.setattr(workers, "read_scores", lambda path, identity: path in opened or None)
     stages.calls.clear()
     assert "nothing recomputed" in go(make_config()) and stages.calls == []
 
@@ -282,10 +282,10 @@ def test_the_cell_to_try_next():
     names = [cell.name for cell in cells]
     states = dict(zip(names, [State.RUNNING, State.OPEN, State.OPEN, State.DONE], strict=True))
     board = boards.Board(cells, states, frozenset("c"), frozenset())
-    assert work.next_cell(board, names).name == "b"  # what is open comes first
-    assert work.next_cell(board, names, {"b"}).name == "a"  # its owner may be dead
-    assert work.next_cell(board, names, {"a", "b"}) is None  # c waits for b, the rest is done
-    assert work.next_cell(board, ["c"]) is None
+    assert workers.next_cell(board, names).name == "b"  # what is open comes first
+    assert workers.next_cell(board, names, {"b"}).name == "a"  # its owner may be dead
+    assert workers.next_cell(board, names, {"a", "b"}) is None  # c waits for b, the rest is done
+    assert workers.next_cell(board, ["c"]) is None
 
 
 def test_a_worker_waits_for_who_scores_and_gives_up_only_if_told_to(stages, go, monkeypatch):
@@ -293,7 +293,7 @@ def test_a_worker_waits_for_who_scores_and_gives_up_only_if_told_to(stages, go, 
     path = foreign_claim(stages.context, "scores")
     said = go(make_config(), share=Share(wait_seconds=0.05))
     assert "score" not in stages.calls and "left to other workers" in said
-    waits, wait = [], work.Patience.wait
+    waits, wait = [], workers.Patience.wait
 
     def third_time_lucky(self):
         waits.append(path.exists())
@@ -301,7 +301,7 @@ def test_a_worker_waits_for_who_scores_and_gives_up_only_if_told_to(stages, go, 
             path.unlink()  # the other worker gives its claim back, and has not scored
         return wait(self)
 
-    monkeypatch.setattr(work.Patience, "wait", third_time_lucky)
+    monkeypatch.setattr(workers.Patience, "wait", third_time_lucky)
     go(make_config(), share=Share())
     assert stages.calls[-1] == "score" and waits == [True] * 3
 
