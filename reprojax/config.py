@@ -302,4 +302,4 @@ def _checked(prefix: str, fn, *args: Any) -> Any:
     try:
         return fn(*args)
     except InputError as error:
-        raise InputError(prefix + error.field, error.value, error.allowed) from error
+        raise error.under(prefix) from error

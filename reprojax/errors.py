@@ -14,19 +14,27 @@ class ReprojaxError(Exception):
 
 
 class InputError(ReprojaxError):
-    """A user's mistake: which field, what it was and what is allowed. Exit code 2.
+    """A mistake in what the user gave. Exit code 2.
+
+    The message reads ``sampling.num_steps=0: must be at least 1``.
 
     Args:
-        field: the option, config field or file that is wrong (``"sampling.num_steps"``).
-        value: what it was.
-        allowed: what would be right, as the end of a sentence ("at least 1").
+        field: The option, config field or file that is wrong, e.g. ``"sampling.num_steps"``.
+        value: What was given, or None where a value would say nothing.
+        requirement: What must hold, or what to do about it. It follows the colon: begin with
+            "must", or write a sentence of its own.
     """
 
     exit_code = 2
 
-    def __init__(self, field: str, value: object, allowed: str):
-        self.field, self.value, self.allowed = field, value, allowed
-        super().__init__(f"{field}: {one_line(value)} is not usable; {one_line(allowed, 2000)}")
+    def __init__(self, field: str, value: object, requirement: str):
+        self.field, self.value, self.requirement = field, value, requirement
+        given = "" if value is None else f"={one_line(repr(value))}"
+        super().__init__(f"{field}{given}: {one_line(requirement, 2000)}")
+
+    def under(self, prefix: str) -> InputError:
+        """Returns the same error for a field inside of another, e.g. under ``"models.a."``."""
+        return InputError(prefix + self.field, self.value, self.requirement)
 
 
 class DivergedError(ReprojaxError):
@@ -75,11 +83,13 @@ def one_line(value: object, limit: int = 160) -> str:
 
 
 def choices(allowed: Iterable[str], value: object = None) -> str:
-    """Words a list of allowed names, the one nearest to ``value`` first when it is close."""
+    """Returns a requirement that lists the allowed names, and the one that ``value`` is close to."""
     names = sorted(allowed)
+    if not names:
+        return "must be left out"
     near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}allowed: {', '.join(names)}"
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"must be one of {', '.join(names)}{hint}"
 
 
 def require_number(
@@ -94,15 +104,15 @@ def require_number(
     if math.isfinite(value) and value > above and value >= at_least and value < below:
         return
     bounds = {"above": above, "at least": at_least, "below": below}
-    said = [f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)]
-    said = said if math.isfinite(value) else ["finite", *said]
-    raise InputError(field, value, "it must be " + " and ".join(said))
+    limits = [f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)]
+    limits = limits if math.isfinite(value) else ["finite", *limits]
+    raise InputError(field, value, "must be " + " and ".join(limits))
 
 
 def require_seed(field: str, value: int) -> None:
     """Raises InputError unless ``value`` is a seed: PRNG keys take 32 bits."""
     if not 0 <= value < 2**32:
-        raise InputError(field, value, "it must be at least 0 and below 2**32")
+        raise InputError(field, value, "must be at least 0 and below 2**32")
 
 
 def require_choice(field: str, value: object, allowed: Iterable[str]) -> None:

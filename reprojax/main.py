@@ -167,7 +167,7 @@ def run(command: str) -> None:
 def _with_hint(error: InputError, config: ConfigDict) -> InputError:
     """The error, with the config's hint where a data set is missing."""
     if config.hint and error.field in ("data.path", "data.dataset"):
-        return InputError(error.field, error.value, f"{error.allowed}; {config.hint}")
+        return InputError(error.field, error.value, f"{error.requirement}; {config.hint}")
     return error
 
 
@@ -177,7 +177,7 @@ def _parse_shard(text: str | None) -> tuple[int, int]:
         return 0, 1
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal()):
-        raise InputError("--shard", text, "it must be i/n with 0 <= i < n, e.g. 0/4")
+        raise InputError("--shard", text, "must be i/n with 0 <= i < n, e.g. 0/4")
     return int(index), int(count)
 
 
@@ -224,7 +224,7 @@ def parse_flags(argv: list[str]) -> None:
             name, _, value = override.removeprefix("config.").partition("=")
             if f"config.{name}=" in text or f"config.{name}:" in text:
                 kind = _type_of(config, name)
-                raise InputError(name, value, f"it must be of type {kind.__name__}") from error
+                raise InputError(name, value, f"must be of type {kind.__name__}") from error
         raise InputError("command line", " ".join(argv[1:]), text) from error
     if len(rest) > 1:
         raise InputError("command line", rest[1], "options only, each as --name=value")

@@ -88,7 +88,7 @@ def _parse_batch(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
         if labels.shape != (len(pixels),) or not np.isin(labels, range(NUM_CLASSES)).all():
             raise ValueError("its labels are not one of 0..9 per image")
     except InputError as error:
-        raise InputError("data.path", name, error.allowed) from error
+        raise InputError("data.path", name, error.requirement) from error
     except Exception as error:  # A damaged pickle can raise nearly any error there is.
         raise InputError("data.path", name, f"a CIFAR-10 batch ({error!r})") from error
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), labels

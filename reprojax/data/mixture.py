@@ -60,7 +60,7 @@ class MixtureSpec:
             require_number(f"mixture.{name}", getattr(self, name), at_least=1)
         for name in ("components", "rank"):
             if not 1 <= getattr(self, name) <= self.dimension:
-                allowed = f"it must be 1 to {self.dimension}, the number of pixel values"
+                allowed = f"must be 1 to {self.dimension}, the number of pixel values"
                 raise InputError(f"mixture.{name}", getattr(self, name), allowed)
         require_seed("mixture.seed", self.seed)
 
@@ -226,4 +226,6 @@ def _drawn_from(spec: SourceSpec) -> Mixture:
     try:
         return make_mixture(MixtureSpec(components, rank, size, channels, SEED))
     except InputError as error:
-        raise InputError("data.dataset", spec.dataset, f"{error.field}: {error.allowed}") from error
+        raise InputError(
+            "data.dataset", spec.dataset, f"{error.field}: {error.requirement}"
+        ) from error

@@ -258,7 +258,7 @@ def _check_increasing(field: str, values: Sequence[float]) -> None:
     for value in values:
         require_number(field, value, above=0)
     if any(a >= b for a, b in zip(values, values[1:])):
-        raise InputError(field, values, "they must increase")
+        raise InputError(field, values, "must increase")
 
 
 class RadiusCalibration(NamedTuple):

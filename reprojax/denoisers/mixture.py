@@ -111,7 +111,7 @@ def _einsum(subscripts: str, *arrays: jax.Array) -> jax.Array:
 
 def _require_shapes(arrays: dict[str, np.ndarray]) -> None:
     if arrays["bases"].ndim != 3 or arrays["bases"].shape[2] > arrays["bases"].shape[1]:
-        allowed = "it must be [k, d, r] with r at most d"
+        allowed = "must be [k, d, r] with r at most d"
         raise InputError("mixture.bases", arrays["bases"].shape, allowed)
     k, d, r = arrays["bases"].shape
     shapes = {"weights": (k,), "means": (k, d), "variances": (k, r), "floors": (k,)}
@@ -130,9 +130,9 @@ def _require_values(
 ) -> None:
     """Written so that a NaN fails each check."""
     if not (np.all(weights > 0) and abs(weights.sum() - 1) <= 1e-6):
-        raise InputError("mixture.weights", weights, "they must be above 0 and sum to 1")
+        raise InputError("mixture.weights", weights, "must be above 0 and sum to 1")
     if not np.isfinite(means).all():
-        raise InputError("mixture.means", means, "they must be finite")
+        raise InputError("mixture.means", means, "must be finite")
     gram = np.einsum("kdr,kds->krs", bases, bases, optimize=True)
     gap = np.abs(gram - np.eye(bases.shape[2])).max(initial=0.0)
     if not gap <= ORTHONORMAL:
@@ -140,4 +140,4 @@ def _require_values(
         raise InputError("mixture.bases", f"a basis that is off by {gap:.3g}", allowed)
     for name, array in (("variances", variances), ("floors", floors)):
         if not (np.isfinite(array).all() and np.all(array >= 0)):
-            raise InputError(f"mixture.{name}", array, "they must be finite and at least 0")
+            raise InputError(f"mixture.{name}", array, "must be finite and at least 0")

@@ -75,7 +75,7 @@ class GridSpec:
             raise InputError(
                 "sampling.sigma_min",
                 self.sigma_min,
-                f"it must be above 0 and below sigma_max = {self.sigma_max}",
+                f"must be above 0 and below sigma_max = {self.sigma_max}",
             )
 
     def require_range_of(self, kernel: Kernel) -> None:

@@ -245,4 +245,4 @@ def check_unet(size: int, network: dict) -> None:
             f"a U-Net with {len(multipliers)} resolutions needs a multiple of {factor}",
         )
     if network["width"] < 4 or network["width"] % 4:
-        raise InputError("network.width", network["width"], "it must be a positive multiple of 4")
+        raise InputError("network.width", network["width"], "must be a positive multiple of 4")

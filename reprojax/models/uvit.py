@@ -124,10 +124,10 @@ def check_uvit(size: int, network: dict) -> None:
     require_number("network.noise_scale", network["noise_scale"], above=0)
     require_number("network.mlp_ratio", network["mlp_ratio"], above=0)
     if network["patch"] < 1 or size % network["patch"]:
-        raise InputError("network.patch", network["patch"], f"it must divide the image size {size}")
+        raise InputError("network.patch", network["patch"], f"must divide the image size {size}")
     if network["num_heads"] < 1 or network["width"] % (2 * network["num_heads"]):
         raise InputError(
             "network.num_heads", network["num_heads"], f"2 x heads must divide {network['width']}"
         )
     if network["depth"] < 2 or network["depth"] % 2:
-        raise InputError("network.depth", network["depth"], "it must be even and at least 2")
+        raise InputError("network.depth", network["depth"], "must be even and at least 2")

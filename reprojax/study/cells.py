@@ -286,7 +286,7 @@ def _check_few_steps(cell: Cell, sampler: SamplerSpec) -> None:
         wanted = own.get(name, value)
         words = isinstance(wanted, str)
         if not (value == wanted if words else math.isclose(value, wanted, rel_tol=1e-5)):
-            allowed = f"it must be {wanted if words else f'{wanted:g}'}: a student knows no others"
+            allowed = f"must be {wanted if words else f'{wanted:g}'}: a student knows no others"
             raise InputError(f"models.{cell.name}.sampling.{name}", value, allowed)
 
 

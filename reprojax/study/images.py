@@ -41,9 +41,9 @@ class StudyImages:
                 field = error.field.removeprefix("data.")
                 if getattr(cell.data, field, None) == getattr(study.data, field, None):
                     raise
-                raise InputError(f"models.{cell.name}.{field}", error.value, error.allowed) from (
-                    error
-                )
+                raise InputError(
+                    f"models.{cell.name}.{field}", error.value, error.requirement
+                ) from (error)
         if len(self.split(self.largest).train) < 2:
             raise InputError("data.n_train", 1, "at least 2 in the largest set, to calibrate on")
 

@@ -91,9 +91,9 @@ def cell_network(cell: Cell, shape: tuple[int, int, int], dtype: str = "float32"
         return build_network(cell.family, shape, dict(cell.network), dtype)
     except InputError as error:
         if error.field.startswith("data."):
-            allowed = f"{error.allowed} (models.{cell.name})"
+            allowed = f"{error.requirement} (models.{cell.name})"
             raise InputError(error.field, error.value, allowed) from error
-        raise InputError(f"models.{cell.name}.{error.field}", error.value, error.allowed) from error
+        raise error.under(f"models.{cell.name}.") from error
 
 
 def is_trained(context: Context, cell: Cell) -> bool:

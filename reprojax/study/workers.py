@@ -59,7 +59,7 @@ class Share:
 
     def __post_init__(self):
         if not 0 <= self.index < self.count:
-            allowed = "it must be i/n with 0 <= i < n, e.g. 0/4"
+            allowed = "must be i/n with 0 <= i < n, e.g. 0/4"
             raise InputError("--shard", f"{self.index}/{self.count}", allowed)
         if self.wait_seconds is not None:
             require_number("--wait_seconds", self.wait_seconds, at_least=0)

@@ -63,7 +63,7 @@ class TrainingSpec:
             raise InputError(
                 "training.accumulate",
                 self.accumulate,
-                f"it must divide batch_size {self.batch_size}",
+                f"must divide batch_size {self.batch_size}",
             )
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from reprojax.runtime.console import Reporter
 from reprojax.runtime.files import write_bytes
-from reprojax.study import runner, work
+from reprojax.study import runner, workers
 from reprojax.study.stages import is_trained
 
 SIX = """
@@ -154,7 +154,7 @@ def test_the_flags_of_a_worker(six, tmp_path, reprojax, monkeypatch):
         write_bytes(context.workdir.path / context.folder(cell) / "weights.safetensors", b"")
         return True
 
-    monkeypatch.setattr(work, "train_cell", train_cell)
+    monkeypatch.setattr(workers, "train_cell", train_cell)
     base = [f"--config={six}", f"--workdir={tmp_path / 'w'}", "--mode=train"]
     code, out, err = reprojax(*base, "--shard=0/2")
     assert (code, err) == (0, "") and "trained 3" in out and "4 of 6 cells are done" in out

@@ -265,7 +265,7 @@ def test_what_others_made_is_seen_where_folders_must_be_opened_for_it(stages, go
     """As on NFS, which remembers of a folder that is not opened what was not there."""
     go(make_config())
     opened = set()
-    for module in (boards, work):
+    for module in (boards, workers):
         monkeypatch.setattr(module, "refresh", lambda *folders: opened.update(folders))
 
     def there(context, cell):

@@ -250,4 +250,4 @@ def make_analysis(name: str, values: dict) -> AnalysisSpec:
     try:
         return spec(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     except InputError as error:
-        raise InputError(f"analyses.{name}.{error.field}", error.value, error.allowed) from error
+        raise error.under(f"analyses.{name}.") from error
