@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-
 import numpy as np
 
 from reprojax.errors import InputError
@@ -12,25 +10,6 @@ from reprojax.scoring.similarity import Reference, exact_threshold, max_cosine, 
 
 MEMORIZED_RATIO = 1 / 3  # arXiv 2310.02664
 INVERSE_SQUARE = round(1 / MEMORIZED_RATIO**2)  # of squared distances: 9 d1² < d2², both integers
-
-
-@dataclass(frozen=True)
-class ModelScore:
-    """One row of ``models`` in scores.json."""
-
-    name: str
-    score: str  # "gl", "memorized" or "frechet"
-    descriptor: str
-    threshold: float | None
-    value: float
-    ci95: tuple[float, float]
-    reference: float | None
-    n: int
-    n_train: int
-
-    def as_dict(self) -> dict:
-        """The row as plain JSON values."""
-        return asdict(self) | {"ci95": list(self.ci95)}
 
 
 def gl(features: np.ndarray, train_features: Reference, tau: float) -> float:

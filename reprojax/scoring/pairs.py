@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
 from functools import partial
 
 import jax
@@ -16,25 +15,6 @@ from reprojax.scoring.similarity import count_over, exact_threshold, paired_cosi
 MAE_THRESHOLD = 15.0  # on the 0-255 scale, arXiv 2310.05264
 MAX_SHIFTS = 32  # cyclic shifts that stand for "another noise" in the chance of the MAE score
 MAE_ROWS = 1024
-
-
-@dataclass(frozen=True)
-class PairScore:
-    """One row of ``pairs`` in scores.json."""
-
-    a: str
-    b: str
-    descriptor: str
-    threshold: float
-    score: str  # "rp" or "mae"
-    value: float
-    ci95: tuple[float, float]
-    chance: float
-    n: int
-
-    def as_dict(self) -> dict:
-        """The row as plain JSON values."""
-        return asdict(self) | {"ci95": list(self.ci95)}
 
 
 def rp(fa: np.ndarray, fb: np.ndarray, tau: float) -> float:
@@ -93,6 +73,11 @@ def mae_chance(
     n = len(images_a)
     counts = _mae_counts(images_a, images_b, threshold, range(1, MAX_SHIFTS + 1))[: n - 1]
     return int(counts.sum()) / (n * len(counts))
+
+
+def mae_pairs(n: int) -> int:
+    """Returns the number of pairs that `mae_chance` takes its mean over, of ``n`` samples."""
+    return n * min(MAX_SHIFTS, n - 1)
 
 
 def _mae_counts(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 
 import numpy as np
@@ -18,6 +18,45 @@ from reprojax.scoring.stats import wilson
 from reprojax.scoring.threads import mapped
 
 DECIMALS = 6  # of every number in scores.json: the same file from the same samples
+
+
+@dataclass(frozen=True)
+class PairScore:
+    """One row of ``pairs`` in scores.json."""
+
+    a: str
+    b: str
+    descriptor: str
+    threshold: float
+    score: str  # "rp" or "mae"
+    value: float
+    ci95: tuple[float, float]
+    chance: float
+    n: int
+
+    def as_dict(self) -> dict:
+        """The row as plain JSON values."""
+        return asdict(self) | {"ci95": list(self.ci95)}
+
+
+@dataclass(frozen=True)
+class ModelScore:
+    """One row of ``models`` in scores.json."""
+
+    name: str
+    score: str  # "gl", "memorized" or "frechet"
+    descriptor: str
+    threshold: float | None
+    value: float
+    ci95: tuple[float, float]
+    reference: float | None
+    n: int
+    n_train: int
+
+    def as_dict(self) -> dict:
+        """The row as plain JSON values."""
+        return asdict(self) | {"ci95": list(self.ci95)}
+
 
 Progress = Callable[[str, int, int], None]
 
@@ -128,12 +167,12 @@ def _pair_scores(a: SampleSet, b: SampleSet, descriptor: str, tau: float) -> Ite
         value = two.rp(a.features, b.features, tau)
         chance = two.rp_chance(a.features, b.features, tau)
         interval = wilson(round(value * n), n)
-        yield two.PairScore(a.name, b.name, descriptor, tau, "rp", value, interval, chance, n)
+        yield PairScore(a.name, b.name, descriptor, tau, "rp", value, interval, chance, n)
     if a.images is not None and b.images is not None and a.images.shape == b.images.shape:
         value, limit = two.mae_score(a.images, b.images), two.MAE_THRESHOLD
         chance = two.mae_chance(a.images, b.images)
         interval = wilson(round(value * n), n)
-        yield two.PairScore(a.name, b.name, "pixels", limit, "mae", value, interval, chance, n)
+        yield PairScore(a.name, b.name, "pixels", limit, "mae", value, interval, chance, n)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +214,7 @@ class _Judge:
             first = ruler.projection(train.features[:n])
             self.frechet = frechet_distance(first, ruler.heldout)
 
-    def scores(self, sample: SampleSet) -> Iterator[one.ModelScore]:
+    def scores(self, sample: SampleSet) -> Iterator[ModelScore]:
         """The rows of one model."""
         n, images, features = sample.n, sample.images, sample.features
         if self.by_features and features is not None:
@@ -195,7 +234,7 @@ class _Judge:
         return images is not None and images.shape[1:] == shape
 
     def _row(self, sample: SampleSet, score, descriptor, threshold, value, interval, reference):
-        return one.ModelScore(
+        return ModelScore(
             name=sample.name,
             score=score,
             descriptor=descriptor,

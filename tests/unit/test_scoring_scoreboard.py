@@ -123,7 +123,7 @@ def test_sets_that_do_not_compare_are_refused(study):
     samples, train_sets, heldout = study
     short = SampleSet("short", samples[0].images[:5], samples[0].features[:5])
     for bad, message in (
-        ([samples[0], short], "5 samples is not usable; 30 samples"),
+        ([samples[0], short], "5 samples': 30 samples"),
         ([samples[0], samples[0]], "a name that no other set has"),
         ([SampleSet("one", short.images[:1])], "at least 2"),
     ):
