@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,9 @@ LEAST_VARIANCE = 1e-6  # sigma² s, the optimum's posterior variance: an eighth 
 
 
 @partial(jax.jit, static_argnames="block")
-def jacobian(denoise: DenoiseFn, x: jax.Array, sigma: jax.Array, block: int = BLOCK) -> jax.Array:
+def jacobian(
+    denoise: DenoiseFn, x: jax.Array, sigma: jax.Array, cond: Any = None, *, block: int = BLOCK
+) -> jax.Array:
     """The Jacobian dD(x; sigma)/dx, by forward-mode products with the basis directions.
 
     Compiled once per denoiser structure, shape and block; products at the highest precision.
@@ -29,6 +32,7 @@ def jacobian(denoise: DenoiseFn, x: jax.Array, sigma: jax.Array, block: int = BL
         denoise: a DenoiseFn; a pytree, so its parameters are arguments of the compiled program.
         x: `[h, w, c]`, one noisy image in unscaled coordinates, y + sigma z.
         sigma: scalar in the dtype of ``x``, noise level in data units.
+        cond: A pytree with leading axis 1, the condition of the image, or None.
         block: directions per call of the denoiser.
 
     Returns:
@@ -38,7 +42,7 @@ def jacobian(denoise: DenoiseFn, x: jax.Array, sigma: jax.Array, block: int = BL
     block = min(block, d)
 
     def function(point):
-        return denoise(point.reshape(1, *x.shape), sigma[None]).reshape(-1)
+        return denoise(point.reshape(1, *x.shape), sigma[None], cond).reshape(-1)
 
     def columns(start):
         directions = jax.nn.one_hot(start + jnp.arange(block), d, dtype=x.dtype)  # 0 from d on
@@ -51,7 +55,12 @@ def jacobian(denoise: DenoiseFn, x: jax.Array, sigma: jax.Array, block: int = BL
 
 
 def singular_values(
-    denoise: DenoiseFn, x: np.ndarray | jax.Array, sigma: float, block: int = BLOCK
+    denoise: DenoiseFn,
+    x: np.ndarray | jax.Array,
+    sigma: float,
+    cond: Any = None,
+    *,
+    block: int = BLOCK,
 ) -> np.ndarray:
     """Singular values of the Jacobian at each of some noisy images, one image at a time.
 
@@ -59,6 +68,7 @@ def singular_values(
         denoise: a DenoiseFn.
         x: `[b, h, w, c]` in unscaled coordinates; the caller makes it, as y + sigma z.
         sigma: noise level in data units, > 0.
+        cond: A pytree with leading axis b, the conditions of the images, or None.
         block: directions per call of the denoiser.
 
     Returns:
@@ -75,7 +85,8 @@ def singular_values(
     floor = min(LEAST_GAIN, LEAST_VARIANCE / sigma**2)
     out = np.empty((len(x), x[0].size))
     for i, point in enumerate(x):
-        matrix = np.asarray(jacobian(denoise, point, level, block=block), np.float64)
+        row = jax.tree.map(lambda a, i=i: a[i : i + 1], cond)
+        matrix = np.asarray(jacobian(denoise, point, level, row, block=block), np.float64)
         out[i] = np.linalg.svd(matrix, compute_uv=False)
     return np.where(out < floor, 0.0, out)
 

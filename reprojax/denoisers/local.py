@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -293,6 +293,7 @@ def calibrate_radii(
     key: jax.Array,
     equivariant: bool = True,
     block: int = BLOCK,
+    cond: Any = None,
 ) -> RadiusCalibration:
     """Finds the radius whose machine is nearest to a network, at each noise level.
 
@@ -307,6 +308,7 @@ def calibrate_radii(
         key: z of the i-th sigma is drawn from its stream "local/noise" at i.
         equivariant: see `local_score_machine`.
         block: see `local_score_machine`.
+        cond: A pytree with leading axis b, the conditions of ``real``, or None.
 
     Returns:
         The calibration, its errors among it.
@@ -326,9 +328,9 @@ def calibrate_radii(
         sigma = jnp.full(len(real), value, jnp.float32)
         z = normal(stream(key, "local/noise", i), real.shape)
         x = real + expand(sigma, real.ndim) * z
-        wanted = np.asarray(_denoise(denoise, x, sigma), np.float64)
+        wanted = np.asarray(_denoise(denoise, x, sigma, cond), np.float64)
         for j, machine in enumerate(machines):
-            got = np.asarray(_denoise(machine, x, sigma), np.float64)
+            got = np.asarray(_denoise(machine, x, sigma, None), np.float64)
             errors[i, j] = np.mean((got - wanted) ** 2)
             r2[i, j] = _squared_correlation(got, wanted)
     best = tuple(candidates[j] for j in errors.argmin(1))
@@ -336,8 +338,8 @@ def calibrate_radii(
 
 
 @jax.jit
-def _denoise(denoise: DenoiseFn, x: jax.Array, sigma: jax.Array) -> jax.Array:
-    return denoise(x, sigma)
+def _denoise(denoise: DenoiseFn, x: jax.Array, sigma: jax.Array, cond: Any) -> jax.Array:
+    return denoise(x, sigma, cond)
 
 
 def _squared_correlation(a: np.ndarray, b: np.ndarray) -> float:

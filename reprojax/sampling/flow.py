@@ -18,6 +18,7 @@ from reprojax.errors import InputError, require_choice, require_number, require_
 from reprojax.rng import normal, root_key, stream
 from reprojax.runtime.job import fetch, place
 from reprojax.runtime.mesh import batch_devices, batch_sharding, make_mesh, replicated
+from reprojax.sampling.conditions import ConditionBank
 from reprojax.sampling.noise import NoiseBank
 from reprojax.sampling.solvers.adaptive import ADAPTIVE, solve_adaptive
 from reprojax.sampling.solvers.coefficients import HISTORY, SolverTable
@@ -125,7 +126,7 @@ def run_table(
     denoise: DenoiseFn,
     x: jax.Array,
     table: SolverTable,
-    cond: jax.Array | None,
+    cond: Any,
     keys: jax.Array | None = None,
 ) -> jax.Array:
     """Runs a solver table.
@@ -134,7 +135,7 @@ def run_table(
         denoise: a DenoiseFn; a pytree, so its parameters are arguments of the compiled program.
         x: `[b, h, w, c]`, the state at the table's first level; its dtype is kept.
         table: rows in the dtype of ``x``.
-        cond: `[b]` int32 labels or None.
+        cond: A pytree with leading axis b, the conditions of the images, or None.
         keys: `[b]` PRNG keys of the fresh noise of each image, or None: none is added.
 
     Returns:
@@ -168,9 +169,7 @@ def _fresh_noise(keys, k, deviation: jax.Array, like: jax.Array) -> jax.Array | 
 
 
 @jax.jit
-def _denoise_at(
-    denoise: DenoiseFn, x: jax.Array, sigma: jax.Array, cond: jax.Array | None
-) -> jax.Array:
+def _denoise_at(denoise: DenoiseFn, x: jax.Array, sigma: jax.Array, cond: Any) -> jax.Array:
     return denoise(x, jnp.full(x.shape[:1], sigma), cond)
 
 
@@ -181,7 +180,7 @@ def sample_batches(
     *,
     mesh: Mesh | None = None,
     start: int = 0,
-    cond: np.ndarray | None = None,
+    conditions: ConditionBank | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Samples the bank from index ``start`` on, batch by batch, in noise order.
 
@@ -193,7 +192,7 @@ def sample_batches(
         spec: the sampler.
         mesh: devices to split a batch over; all by default.
         start: first noise.
-        cond: int32 `[n]` labels of the whole bank, or None.
+        conditions: The conditions of the noises, or None for a model that takes none.
 
     Yields:
         images float32 `[b, h, w, c]` and evaluations per image float64 `[b]`.
@@ -205,7 +204,7 @@ def sample_batches(
     first = spec.grid.sigma_max
     solve = _solver_fn(denoise, spec, mesh, to_noise=False)
     for where, z in _blocks(bank.block, start, bank.n, _batch_size(spec, mesh)):
-        yield solve(first * z.astype(spec.dtype), where, cond)
+        yield solve(first * z.astype(spec.dtype), where, conditions)
 
 
 def encode_batches(
@@ -214,7 +213,7 @@ def encode_batches(
     spec: SamplerSpec,
     *,
     mesh: Mesh | None = None,
-    cond: np.ndarray | None = None,
+    conditions: ConditionBank | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The way back: images at sigma_min to the noises that the same equation leads them to.
 
@@ -226,7 +225,7 @@ def encode_batches(
         images: `[n, h, w, c]` float in [-1, 1].
         spec: the sampler.
         mesh: devices to split a batch over; all by default.
-        cond: int32 `[n]` labels, or None.
+        conditions: The conditions of the images, or None for a model that takes none.
 
     Yields:
         z = x(sigma_max) / sigma_max, float32 `[b, h, w, c]`, and evaluations per image `[b]`.
@@ -240,7 +239,7 @@ def encode_batches(
     solve = _solver_fn(denoise, spec, mesh, to_noise=True)
     block = lambda first, last: images[first:last]  # noqa: E731
     for where, x in _blocks(block, 0, len(images), _batch_size(spec, mesh)):
-        x, nfe = solve(x.astype(spec.dtype), where, cond)
+        x, nfe = solve(x.astype(spec.dtype), where, conditions)
         yield (x / spec.grid.sigma_max).astype(np.float32), nfe
 
 
@@ -274,7 +273,7 @@ def _placed(denoise: DenoiseFn, mesh: Mesh) -> DenoiseFn:
 
 
 def _solver_fn(denoise: DenoiseFn, spec: SamplerSpec, mesh: Mesh, *, to_noise: bool) -> Callable:
-    """A function (x `[size, h, w, c]`, range of its rows, all labels) to (images, evaluations)."""
+    """A function (x `[size, h, w, c]`, range of its rows, condition bank) to (images, evaluations)."""
     if getattr(denoise, "is_flow_map", False) != spec.flow_map:
         what = "a flow map's own" if not spec.flow_map else "one for denoisers: this is no flow map"
         raise InputError("sampling.solver", spec.solver, f"{what} ('consistency' is for flow maps)")
@@ -285,12 +284,15 @@ def _solver_fn(denoise: DenoiseFn, spec: SamplerSpec, mesh: Mesh, *, to_noise: b
         solve = solve(denoise, spec, mesh, to_noise)
         keys = stream(root_key(spec.noise_seed), "sampling-noise") if spec.stochastic else None
 
-    def run(x, where, cond):
+    def run(x, where, conditions):
         with _numerics(spec):
             indices = _pad(np.asarray(where, np.uint32), len(x))
-            labels = None if cond is None else put(_pad(cond[where.start : where.stop], len(x)))
+            cond = None
+            if conditions is not None:
+                rows = conditions.block(where.start, where.stop)
+                cond = put(jax.tree.map(lambda a: _pad(a, len(x)), rows))
             fresh = None if keys is None else put(_image_keys(keys, indices))
-            images, nfe = solve(put(x), labels, fresh)
+            images, nfe = solve(put(x), cond, fresh)
             images, nfe = fetch((images, nfe))
             nfe = np.asarray(nfe, np.float64)
         images = images if to_noise else images.astype(np.float32)
@@ -335,10 +337,10 @@ def sample(
     spec: SamplerSpec,
     *,
     mesh: Mesh | None = None,
-    cond: np.ndarray | None = None,
+    conditions: ConditionBank | None = None,
 ) -> Samples:
     """Samples the whole bank; see `sample_batches`."""
-    return _joined(sample_batches(denoise, bank, spec, mesh=mesh, cond=cond))
+    return _joined(sample_batches(denoise, bank, spec, mesh=mesh, conditions=conditions))
 
 
 def encode(
@@ -347,14 +349,14 @@ def encode(
     spec: SamplerSpec,
     *,
     mesh: Mesh | None = None,
-    cond: np.ndarray | None = None,
+    conditions: ConditionBank | None = None,
 ) -> Samples:
     """Encodes images as noises, float32 `[n, h, w, c]`; see `encode_batches`.
 
     `load_noise`'s NoiseBank(array=...) takes them back to `sample`: with the same model the round
     trip, with another the transplant.
     """
-    return _joined(encode_batches(denoise, images, spec, mesh=mesh, cond=cond))
+    return _joined(encode_batches(denoise, images, spec, mesh=mesh, conditions=conditions))
 
 
 def _joined(batches: Iterator[tuple[np.ndarray, np.ndarray]]) -> Samples:

@@ -26,6 +26,7 @@ from reprojax.runtime.console import Reporter
 from reprojax.runtime.files import content_hash, remove, write_json, write_npz
 from reprojax.runtime.mesh import make_mesh
 from reprojax.runtime.stop import StopRequest
+from reprojax.sampling.conditions import ConditionBank, class_conditions
 from reprojax.sampling.flow import sample_batches
 from reprojax.sampling.noise import NoiseBank
 from reprojax.scoring.descriptors import Descriptor
@@ -267,9 +268,9 @@ def cell_denoiser(context: Context, cell: Cell) -> DenoiseFn:
     return bind(cell_params(context, cell), module, cell.precondition())
 
 
-def bank_labels(cell: Cell, n: int) -> np.ndarray | None:
-    """Labels int32 `[n]` of the noises, each class in turn; None for an unconditional model."""
-    return np.arange(n, dtype=np.int32) % cell.num_classes if cell.num_classes else None
+def bank_conditions(cell: Cell, n: int) -> ConditionBank | None:
+    """The conditions of the noises; None for an unconditional model."""
+    return class_conditions(n, cell.num_classes) if cell.num_classes else None
 
 
 def _is_large(images: np.ndarray, context: Context) -> bool:
@@ -328,7 +329,7 @@ def _sample(context: Context, cell: Cell) -> bool:
             context.study.sampler_of(cell),
             mesh=context.mesh,
             start=done,
-            cond=bank_labels(cell, total),
+            conditions=bank_conditions(cell, total),
         )
         for batch, evaluations in batches:
             fresh.append((to_uint8(batch), evaluations))

@@ -12,6 +12,7 @@ from reprojax.diffusion.grids import GridSpec
 from reprojax.errors import InputError
 from reprojax.runtime.mesh import make_mesh
 from reprojax.sampling import flow
+from reprojax.sampling.conditions import ConditionBank
 from reprojax.sampling.flow import SamplerSpec, encode, sample, sample_batches
 from reprojax.sampling.noise import NoiseBank
 
@@ -91,7 +92,9 @@ def test_labels_follow_their_noises():
     jax.tree_util.register_pytree_node(ByLabel, lambda c: ((), None), lambda *_: ByLabel())
     labels = np.arange(20, dtype=np.int32) % 3
     for solver in ("heun", "tsit5"):
-        images = sample(ByLabel(), BANK, replace(SPEC, solver=solver), cond=labels).images
+        images = sample(
+            ByLabel(), BANK, replace(SPEC, solver=solver), conditions=ConditionBank(labels, 3)
+        ).images
         np.testing.assert_allclose(images[:, 0, 0, 0], labels, atol=1e-3)
 
 

@@ -19,7 +19,7 @@ from reprojax.models.families import build_network, init_params
 from reprojax.rng import root_key
 from reprojax.runtime.mesh import make_mesh
 from reprojax.study.runner import prepare, run_study
-from reprojax.study.stages import bank_labels, cell_params, read_samples
+from reprojax.study.stages import bank_conditions, cell_params, read_samples
 from reprojax.training.spec import TrainingSpec
 from reprojax.training.step import StepSpec, train_step
 from reprojax.training.weights import to_host, weights_metadata
@@ -91,8 +91,8 @@ def test_labels_of_the_noises_go_round_the_classes():
     cell = rc.make_study(
         make_config(c=rc.network_model("uvit", network=NETWORK | dict(num_classes=3)))
     ).cells[1]
-    assert bank_labels(cell, 5).tolist() == [0, 1, 2, 0, 1]
-    assert bank_labels(replace(cell, network=()), 5) is None
+    assert bank_conditions(cell, 5).tolist() == [0, 1, 2, 0, 1]
+    assert bank_conditions(replace(cell, network=()), 5) is None
 
 
 def test_labels_beyond_the_classes_are_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import diffrax
 import jax
@@ -22,7 +23,7 @@ def solve_adaptive(
     x: jax.Array,
     ends: jax.Array,
     tolerances: jax.Array,
-    cond: jax.Array | None,
+    cond: Any,
     *,
     solver: str,
     mesh: Mesh | None = None,
@@ -37,7 +38,7 @@ def solve_adaptive(
         x: `[b, h, w, c]`, the state at the first level; its dtype is kept.
         ends: `[2]`, from which sigma to which: sigma_max, sigma_min to sample.
         tolerances: `[2]`, rtol and atol.
-        cond: `[b]` int32 labels or None.
+        cond: A pytree with leading axis b, the conditions of the samples, or None.
         solver: a key of `ADAPTIVE`.
         mesh: devices that share the batch, each looping until its own samples are done.
 
@@ -56,11 +57,11 @@ def _solve_batch(solver, denoise, x, ends, tolerances, cond):
     make, evaluations = ADAPTIVE[solver]
     start, stop = jnp.log(ends[0]), jnp.log(ends[1])
 
-    def slope(log_sigma, x, label):
-        label = None if label is None else label[None]
-        return x - denoise(x[None], jnp.exp(log_sigma)[None], label)[0]
+    def slope(log_sigma, x, cond):
+        row = jax.tree.map(lambda a: a[None], cond)
+        return x - denoise(x[None], jnp.exp(log_sigma)[None], row)[0]
 
-    def solve(x, label):
+    def solve(x, cond):
         controller = diffrax.PIDController(rtol=tolerances[0], atol=tolerances[1])
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(slope),
@@ -69,7 +70,7 @@ def _solve_batch(solver, denoise, x, ends, tolerances, cond):
             stop,
             dt0=None,
             y0=x,
-            args=label,
+            args=cond,
             stepsize_controller=controller,
             max_steps=MAX_STEPS,
         )
