@@ -83,7 +83,7 @@ def one_line(value: object, limit: int = 160) -> str:
 
 
 def choices(allowed: Iterable[str], value: object = None) -> str:
-    """Returns a requirement that lists the allowed names, and the one that ``value`` is close to."""
+    """Returns a requirement that lists the allowed names, and the one nearest to ``value``."""
     names = sorted(allowed)
     if not names:
         return "must be left out"

@@ -273,7 +273,7 @@ def _placed(denoise: DenoiseFn, mesh: Mesh) -> DenoiseFn:
 
 
 def _solver_fn(denoise: DenoiseFn, spec: SamplerSpec, mesh: Mesh, *, to_noise: bool) -> Callable:
-    """A function (x `[size, h, w, c]`, range of its rows, condition bank) to (images, evaluations)."""
+    """Returns a function of (x `[size, h, w, c]`, range of rows, bank): (images, evaluations)."""
     if getattr(denoise, "is_flow_map", False) != spec.flow_map:
         what = "a flow map's own" if not spec.flow_map else "one for denoisers: this is no flow map"
         raise InputError("sampling.solver", spec.solver, f"{what} ('consistency' is for flow maps)")
