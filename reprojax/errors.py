@@ -1,4 +1,4 @@
-"""Errors that a user can act on, each with the exit code that the command line gives it."""
+"""The errors that a user can act on. Each class has the exit code that the command ends with."""
 
 from __future__ import annotations
 
@@ -8,61 +8,61 @@ from collections.abc import Iterable
 
 
 class ReprojaxError(Exception):
-    """Base of the errors that end a command with one line and their own exit code."""
+    """The base class of errors that end a command with one line on stderr and an exit code."""
 
     exit_code = 1
 
 
 class InputError(ReprojaxError):
-    """A mistake in what the user gave. Exit code 2.
+    """An option, config field or file has a value that cannot be used. Exit code 2.
 
-    The message reads ``sampling.num_steps=0: must be at least 1``.
+    The message has the form ``sampling.num_steps=0: must be at least 1``.
 
     Args:
-        field: The option, config field or file that is wrong, e.g. ``"sampling.num_steps"``.
-        value: What was given, or None where a value would say nothing.
-        requirement: What must hold, or what to do about it. It follows the colon: begin with
-            "must", or write a sentence of its own.
+        field: The name of the option, config field or file, e.g. ``"sampling.num_steps"``.
+        value: The value that the user gave. With None the message names the field alone.
+        requirement: The condition that the value must meet, beginning with "must", or a sentence
+            that tells the user what to do.
     """
 
     exit_code = 2
 
     def __init__(self, field: str, value: object, requirement: str):
         self.field, self.value, self.requirement = field, value, requirement
-        given = "" if value is None else f"={one_line(repr(value))}"
-        super().__init__(f"{field}{given}: {one_line(requirement, 2000)}")
+        shown_value = "" if value is None else f"={one_line(repr(value))}"
+        super().__init__(f"{field}{shown_value}: {one_line(requirement, 2000)}")
 
     def under(self, prefix: str) -> InputError:
-        """Returns the same error for a field inside of another, e.g. under ``"models.a."``."""
+        """Returns this error with ``prefix``, e.g. ``"models.a."``, before the field's name."""
         return InputError(prefix + self.field, self.value, self.requirement)
 
 
 class DivergedError(ReprojaxError):
-    """A loss or gradient stopped being finite. Exit code 3."""
+    """A loss or a gradient is no longer finite. Exit code 3."""
 
     exit_code = 3
 
 
 class FailedCellsError(ReprojaxError):
-    """A study is finished but for cells that failed. Exit code 4."""
+    """All cells of a study are finished except those that failed. Exit code 4."""
 
     exit_code = 4
 
 
 class LostClaimError(ReprojaxError):
-    """Another worker took over what this one was doing; it must not write there any more."""
+    """Another worker has taken over the claim, so this worker must not write there any more."""
 
 
 class LostPeerError(ReprojaxError):
-    """Another process of a job that runs on several is missing or was lost. Exit code 1."""
+    """Another process of the same job did not start or no longer answers. Exit code 1."""
 
 
 class EndedPeerError(ReprojaxError):
-    """Another process of the job ended, for a reason of its own and with an exit code of its own.
+    """Another process of the same job ended with an error.
 
     Args:
-        line: what it said.
-        code: its exit code, which becomes that of the whole job.
+        line: The error message of that process.
+        code: The exit code of that process. This process ends with the same code.
     """
 
     def __init__(self, line: str, code: int):
@@ -71,24 +71,30 @@ class EndedPeerError(ReprojaxError):
 
 
 class InterruptedRunError(ReprojaxError):
-    """SIGINT or SIGTERM arrived; what was done is saved and the same command resumes. Exit 130."""
+    """SIGINT or SIGTERM stopped the run; the same command resumes it. Exit code 130."""
 
     exit_code = 130
 
 
 def one_line(value: object, limit: int = 160) -> str:
-    """Folds white space and cuts the text of ``value`` so that it fits on one line."""
+    """Returns the text of ``value`` on one line of at most ``limit`` characters.
+
+    Runs of white space become one space. A value that is not a string is represented by ``repr``.
+    """
     text = " ".join((value if isinstance(value, str) else repr(value)).split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def choices(allowed: Iterable[str], value: object = None) -> str:
-    """Returns a requirement that lists the allowed names, and the one nearest to ``value``."""
+    """Returns a requirement that lists the allowed names and suggests the one nearest to ``value``.
+
+    Without any allowed name the requirement is "must be left out".
+    """
     names = sorted(allowed)
     if not names:
         return "must be left out"
-    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.6)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    matches = difflib.get_close_matches(str(value), names, n=1, cutoff=0.6)
+    hint = f"; did you mean {matches[0]!r}?" if matches else ""
     return f"must be one of {', '.join(names)}{hint}"
 
 
@@ -100,7 +106,15 @@ def require_number(
     at_least: float = -math.inf,
     below: float = math.inf,
 ) -> None:
-    """Raises InputError unless ``value`` is finite and within the bounds that are given."""
+    """Raises InputError unless ``value`` is finite and within the bounds.
+
+    Args:
+        field: The name that the error mentions.
+        value: The number to check.
+        above: The exclusive lower bound.
+        at_least: The inclusive lower bound.
+        below: The exclusive upper bound.
+    """
     if math.isfinite(value) and value > above and value >= at_least and value < below:
         return
     bounds = {"above": above, "at least": at_least, "below": below}
@@ -110,7 +124,7 @@ def require_number(
 
 
 def require_seed(field: str, value: int) -> None:
-    """Raises InputError unless ``value`` is a seed: PRNG keys take 32 bits."""
+    """Raises InputError unless ``value`` is a seed of 32 bits, as JAX's PRNG keys need."""
     if not 0 <= value < 2**32:
         raise InputError(field, value, "must be at least 0 and below 2**32")
 

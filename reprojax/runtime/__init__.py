@@ -1,1 +1,1 @@
-"""The job of one or many processes, its files, and how it starts, stops and speaks."""
+"""The parts of a run below its mathematics: processes, devices, files, claims, console."""

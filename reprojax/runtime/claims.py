@@ -1,9 +1,10 @@
-"""Claims on parts of a study: one worker at a time, kept by a heartbeat, lost with its owner.
+"""Claims, by which workers that share a workdir agree who does which part of a study.
 
-A claim is a file that `filelock.SoftFileLease` writes and then touches three times per lease. A
-dead owner of this host is taken over at once; one of another host when its file has not been
-touched for a whole lease, timed by the clock of whoever waits. Filelock does so by exchanging two
-files in one call, which NFS has not: there a claim that stays untouched for longer is renamed away.
+A claim is a file that `filelock.SoftFileLease` writes and then touches three times per lease. The
+claim of a dead process on the same host can be taken over at once. The claim of a process on
+another host can be taken over when its file has not been touched for a whole lease, by the clock of
+the worker that waits. Filelock takes over by exchanging two files in one system call. NFS lacks
+that call, so a claim that stays untouched for longer still is renamed away here.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from reprojax.errors import InputError, LostClaimError
 from reprojax.runtime.stop import StopRequest
 
 FOLDER = "claims"
-LEASE_SECONDS = 60.0  # all workers of a folder must agree on it
-ABANDONED = 1.5  # leases without a touch after which a claim is renamed away
+LEASE_SECONDS = 60.0  # must be the same for all workers of a folder
+ABANDONED = 1.5  # a claim is renamed away after so many leases without a touch
 LOCK_POLL_SECONDS = 0.01  # a lock is held for milliseconds
-LOCK_SECONDS = 300.0  # whoever waits longer than any take-over lasts says so
-DOUBT_SECONDS = 0.2  # a file that another worker is just comparing may be out of its place so long
+LOCK_SECONDS = 300.0  # longer than any take-over lasts, so waiting longer is an error
+DOUBT_SECONDS = 0.2  # another worker that compares a claim's file may move it aside so long
 
 
 class Claim:
-    """One claim that is held; a context manager that gives it back.
+    """A claim that this worker holds. As a context manager it is released at the end of the block.
 
     Args:
-        name: of what is claimed.
-        lease: acquired.
-        stop: told of it while it is entered.
+        name: The name of the part of the study that is claimed.
+        lease: The lease on the claim's file, already acquired.
+        stop: The stop request that checks this claim while the block runs.
     """
 
     def __init__(self, name: str, lease: SoftFileLease, stop: StopRequest):
@@ -50,13 +51,13 @@ class Claim:
         self.release()
 
     def release(self) -> None:
-        """Gives it back; a file that is another's by now is left alone."""
+        """Releases the claim. A file that belongs to another worker by now is left alone."""
         with contextlib.suppress(OSError):
             self._lease.release()
 
     @property
     def lost(self) -> bool:
-        """Whether another worker holds it now: what its file says, not what is remembered."""
+        """Whether another worker holds the claim now. The claim's file is read to find out."""
         if self._lease.compromise is not None:
             return True
         for pause in (DOUBT_SECONDS, DOUBT_SECONDS, 0.0):
@@ -67,11 +68,11 @@ class Claim:
         return True
 
     def require(self) -> None:
-        """Raises LostClaimError if another worker holds it now."""
+        """Raises LostClaimError if another worker holds the claim now."""
         if self.lost:
             raise LostClaimError(
-                f"the claim on {self.name} was lost: this process was held up for longer than a "
-                f"lease, or its file was removed"
+                f"the claim on {self.name} was lost: this process was suspended for longer "
+                f"than a lease, or the claim's file was removed"
             )
 
 
@@ -79,34 +80,34 @@ class Claims:
     """The claims that one worker makes in one folder.
 
     Args:
-        folder: where their files are.
-        stop: told of what is held.
-        lease_seconds: after which an owner that gives no sign is taken over.
+        folder: The folder with the files of the claims.
+        stop: The stop request that checks the claims while they are held.
+        lease_seconds: The time without a touch after which a claim can be taken over.
     """
 
     def __init__(self, folder: Path, stop: StopRequest, lease_seconds: float = LEASE_SECONDS):
         self.folder, self._stop, self._seconds = Path(folder), stop, lease_seconds
-        # Kept, because each times for how long it has seen its file unchanged.
+        # Kept from call to call, because each measures how long its file has not changed.
         self._contenders: dict[str, _Contender] = {}
 
     def take(self, name: str) -> Claim | None:
-        """Claims ``name``, or gives None where a living worker has it.
+        """Claims ``name``. Returns None if a worker that may be alive holds the claim.
 
-        To be asked again and again where None was given: that is how an owner on another host is
-        found to be dead.
+        Call it again and again after None: only repeated calls can tell that an owner on another
+        host is dead.
         """
         contender = self._contender(name)
-        # Held by this worker itself it would be counted, not refused.
+        # Filelock would grant this worker's own lease a second time.
         if contender.lease.is_locked or not contender.acquire():
             return None
         return Claim(name, contender.lease, self._stop)
 
     def taken(self, name: str) -> bool:
-        """Whether there is a claim on ``name``, by a living worker or a dead one."""
+        """Returns True if there is a claim on ``name``, of a living worker or a dead one."""
         return self._path(name).exists()
 
     def bury(self, name: str) -> None:
-        """Removes the claim on ``name`` where its owner is known to be dead."""
+        """Removes the claim on ``name`` if its owner is certainly dead."""
         claim = self.take(name) if self.taken(name) else None
         if claim is not None:
             claim.release()
@@ -121,56 +122,60 @@ class Claims:
 
 
 class _Contender:
-    """Tries for one claim, again and again.
+    """One worker's repeated attempts to get one claim.
 
     Args:
-        path: of its file.
-        seconds: of a lease.
+        path: The file of the claim.
+        seconds: The length of a lease in seconds.
     """
 
     def __init__(self, path: Path, seconds: float):
-        # Any thread of this process may look at it.
+        # Any thread of this process may check the lease.
         self.lease = SoftFileLease(path, lease_duration=seconds, thread_local=False)
         self._path, self._patience = path, ABANDONED * seconds
-        self._look: tuple[int, int] | None = None
+        self._state: tuple[int, int] | None = None
         self._since = 0.0
 
     def acquire(self) -> bool:
-        """Takes the lease, unless somebody has it who may be alive."""
+        """Acquires the lease and returns True, unless a worker that may be alive holds it."""
         for _ in range(2):
             with contextlib.suppress(Timeout):
                 self.lease.acquire(blocking=False)
                 return True
             if not self._abandoned():
                 return False
-            _put_away(self._path, self._look)
+            _remove_abandoned(self._path, self._state)
         return False
 
     def _abandoned(self) -> bool:
-        look, now = _look_at(self._path), time.monotonic()
-        if look is None or look != self._look:
-            self._look, self._since = look, now
-        return look is not None and now - self._since > self._patience
+        state, now = _file_state(self._path), time.monotonic()
+        if state is None or state != self._state:
+            self._state, self._since = state, now
+        return state is not None and now - self._since > self._patience
 
 
-def _look_at(path: Path) -> tuple[int, int] | None:
-    """Which file it is and when it was touched; opened, so that NFS asks the server."""
+def _file_state(path: Path) -> tuple[int, int] | None:
+    """Returns the inode and modification time of a file, or None if there is no such file.
+
+    The file is opened, because NFS then asks the server in place of its cache.
+    """
     try:
         with open(path, "rb") as file:
-            found = os.fstat(file.fileno())
+            status = os.fstat(file.fileno())
     except FileNotFoundError:
         return None
-    return found.st_ino, found.st_mtime_ns
+    return status.st_ino, status.st_mtime_ns
 
 
-def _put_away(path: Path, look: tuple[int, int]) -> None:
-    """Removes a claim's file, unless it is another one by now."""
+def _remove_abandoned(path: Path, state: tuple[int, int]) -> None:
+    """Removes a claim's file, unless its state has changed."""
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         os.rename(path, aside)
     except FileNotFoundError:
         return
-    if _look_at(aside) != look:  # claimed anew a moment ago: back, if nobody has claimed it since
+    # A worker claimed it a moment ago: its file goes back, unless there is a newer claim already.
+    if _file_state(aside) != state:
         with contextlib.suppress(FileExistsError):
             os.link(aside, path)
     aside.unlink()
@@ -178,20 +183,26 @@ def _put_away(path: Path, look: tuple[int, int]) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[Claim]:
-    """Waits for the lock at ``path`` and holds it: for what takes milliseconds.
+    """Waits for the lock at ``path`` and holds it during a block of some milliseconds.
+
+    Args:
+        path: The file of the lock.
 
     Yields:
-        The claim, to be asked with ``require`` before what is written.
+        The claim. Call its ``require`` before each write.
 
     Raises:
-        InputError: others have held it for `LOCK_SECONDS`.
+        InputError: Other workers hold the lock for more than `LOCK_SECONDS`.
     """
-    stop = StopRequest()  # of its own: nobody asks it
+    stop = StopRequest()  # one that nothing checks: the caller calls ``require`` itself
     contender, deadline = _Contender(path, LEASE_SECONDS), time.monotonic() + LOCK_SECONDS
     while not contender.acquire():
         if time.monotonic() > deadline:
-            allowed = f"unlocked: others have held {path.name} for {LOCK_SECONDS:.0f} s"
-            raise InputError("workdir", str(path.parent), allowed)
+            requirement = (
+                f"has been locked by other workers for {LOCK_SECONDS:.0f} s; remove "
+                f"{path.name} if none is running"
+            )
+            raise InputError("workdir", str(path.parent), requirement)
         time.sleep(LOCK_POLL_SECONDS)
     with Claim(path.name, contender.lease, stop) as claim:
         yield claim

@@ -1,4 +1,4 @@
-"""Writing files so that nothing half-written is taken for whole: temporary name, then rename."""
+"""Writing files whole or not at all: under a temporary name, which is then renamed."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from typing import Any
 
 import numpy as np
 
-# Of the whole process, as is the part that jax gives it in a job of several.
+# A state of the whole process, like its place in a job of several processes, which JAX keeps.
 _muted = False
 
 
 def mute(muted: bool = True) -> None:
-    """Makes every write and removal of this module do nothing, or something again.
+    """Turns all writes and removals of this module off, or on again with False.
 
-    Of the processes that train one model together, one writes what they all have.
+    Of the processes that train one model together, only one may write the files.
     """
     global _muted
     _muted = muted
 
 
 def is_muted() -> bool:
-    """Whether this process leaves writing to another."""
+    """Returns True if this process leaves all writing to another."""
     return _muted
 
 
 def writer_name() -> str:
-    """Tells this process from all others on a shared file system: host and process id."""
+    """Returns "<host>.<process id>", which is unique among the users of a shared file system."""
     host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40]
     return f"{host}.{os.getpid()}"
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path beside ``path`` and renames it there when the block ends well."""
+    """Yields a temporary path, which is renamed to ``path`` if the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{writer_name()}.tmp")
@@ -54,7 +54,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Writes ``data`` whole or not at all, flushed to the disk before it takes its name."""
+    """Writes ``data`` whole or not at all. It is flushed to the disk before it is renamed."""
     if _muted:
         return
     with replacing(path) as temporary, open(temporary, "wb") as file:
@@ -64,21 +64,21 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes JSON (no NaN; one-space indent) whole or not at all."""
+    """Writes JSON (without NaN, indented by one space) whole or not at all."""
     write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
-    """Writes an npz whole or not at all."""
+    """Writes an ``.npz`` whole or not at all."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     write_bytes(path, buffer.getvalue())
 
 
 def refresh(*folders: Path) -> None:
-    """Has what others made in these folders seen at once.
+    """Lists these folders, so that this process sees at once what others have written there.
 
-    NFS remembers for up to a minute that a file was not there, unless its folder is opened.
+    NFS remembers for up to a minute that a file does not exist, unless its folder is opened.
     """
     for folder in folders:
         with contextlib.suppress(OSError):
@@ -86,7 +86,7 @@ def refresh(*folders: Path) -> None:
 
 
 def remove(path: str | Path) -> None:
-    """Removes a file or a folder with all that is in it, where it is there."""
+    """Removes a file, or a folder with its contents. Does nothing if there is neither."""
     if _muted:
         return
     path = Path(path)
@@ -97,6 +97,6 @@ def remove(path: str | Path) -> None:
 
 
 def content_hash(value: Any, digits: int = 16) -> str:
-    """The first hex digits of the SHA-256 of canonical JSON (sorted keys, no spaces)."""
+    """Returns the first hex digits of the SHA-256 of ``value`` as JSON (sorted keys, no spaces)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:digits]

@@ -1,4 +1,4 @@
-"""The device mesh and the ways a train state can lie on it."""
+"""The device mesh, and the shardings of batches and train states on it."""
 
 from __future__ import annotations
 
@@ -15,80 +15,83 @@ from reprojax.errors import InputError
 DATA_AXIS = "data"
 FSDP_AXIS = "fsdp"
 MODEL_AXIS = "model"
-BATCH_AXES = (DATA_AXIS, FSDP_AXIS)  # both split the batch
+BATCH_AXES = (DATA_AXIS, FSDP_AXIS)  # a batch is split along both
 STATE_SHARDINGS = ("replicated", "sharded")
+MIN_SHARDED_SIZE = 4096  # elements; a smaller leaf costs more to gather than to keep
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None, fsdp: int = 1) -> Mesh:
-    """A mesh over ``devices`` (all by default) with the axes "data" and "fsdp".
+    """Makes a mesh with the axes "data" and "fsdp", along both of which a batch is split.
 
-    Both split the batch. A sharded state is split over "fsdp" alone where that has several devices,
-    so that on many hosts it is gathered within a group of neighbours; otherwise over "data".
+    A sharded train state is split along "fsdp" alone if that axis has several devices, so that on
+    many hosts it is gathered within a group of neighbours; otherwise along "data".
 
     Args:
-        devices: of any number of processes.
-        fsdp: devices of a group.
+        devices: The devices of the mesh, of any number of processes; all devices by default.
+        fsdp: The number of devices in a group, the size of the axis "fsdp".
 
     Raises:
-        InputError: ``fsdp`` does not divide the devices.
+        InputError: ``fsdp`` does not divide the number of devices.
     """
     devices = list(jax.devices() if devices is None else devices)
     if fsdp < 1 or len(devices) % fsdp:
-        raise InputError("loop.fsdp", fsdp, f"a divisor of the {len(devices)} devices")
+        raise InputError("loop.fsdp", fsdp, f"must divide the number of devices ({len(devices)})")
     shape = (len(devices) // fsdp, fsdp)
     axis_types = (AxisType.Auto,) * len(shape)
     return jax.make_mesh(shape, BATCH_AXES, devices=devices, axis_types=axis_types)
 
 
 def batch_devices(mesh: Mesh) -> int:
-    """Over how many devices a batch is split."""
+    """Returns the number of devices that a batch is split over."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Splits the leading axis over the mesh."""
+    """Returns the sharding that splits a leading batch axis over all devices of the mesh."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A copy on every device."""
+    """Returns the sharding that keeps a copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def state_sharding(tree: Any, mesh: Mesh, kind: str) -> Any:
-    """A sharding per leaf of a train state.
+    """Returns a sharding for each leaf of a train state.
 
     Args:
-        tree: arrays or shape structs.
-        mesh: from `make_mesh`.
-        kind: "replicated", or "sharded": each leaf is split along its longest axis that divides
-            evenly (what ZeRO and FSDP do), over "fsdp" or, where that is 1, over "data"; small
-            leaves stay whole.
+        tree: A pytree of arrays or shape structs.
+        mesh: A mesh from `make_mesh`.
+        kind: "replicated" or "sharded". "sharded" splits each leaf along the longest axis that
+            divides evenly, as ZeRO and FSDP do, over the mesh axis "fsdp", or "data" if "fsdp"
+            has size 1. Small leaves stay whole.
 
     Returns:
-        A tree of NamedSharding.
+        A pytree of NamedSharding.
     """
-    over = FSDP_AXIS if mesh.shape[FSDP_AXIS] > 1 else DATA_AXIS
-    size = mesh.shape[over]
+    mesh_axis = FSDP_AXIS if mesh.shape[FSDP_AXIS] > 1 else DATA_AXIS
+    size = mesh.shape[mesh_axis]
 
     def leaf(x) -> NamedSharding:
-        fits = [i for i, n in enumerate(x.shape) if n % size == 0 and n >= size]
-        if kind == "replicated" or not fits or np.prod(x.shape) < 4096:
+        divisible = [i for i, n in enumerate(x.shape) if n % size == 0 and n >= size]
+        if kind == "replicated" or not divisible or np.prod(x.shape) < MIN_SHARDED_SIZE:
             return replicated(mesh)
-        axis = max(fits, key=lambda i: x.shape[i])
-        spec = [over if i == axis else None for i in range(len(x.shape))]
+        axis = max(divisible, key=lambda i: x.shape[i])
+        spec = [mesh_axis if i == axis else None for i in range(len(x.shape))]
         return NamedSharding(mesh, PartitionSpec(*spec))
 
     return jax.tree.map(leaf, tree)
 
 
 def pack_mesh(k: int, mesh: Mesh) -> Mesh:
-    """The devices of a mesh for ``k`` models in one program: an axis over models before its own.
+    """Returns a mesh for training ``k`` models in one program, with a leading axis "model".
+
+    The axis "model" has as many devices as the greatest common divisor of k and the axis "data", so
+    that each device gets equally many models. The batch of a model is split over the other axes.
 
     Args:
-        k: models. The axis "model" has the greatest common divisor of k and the axis "data", so
-            that each device gets equally many; the batch of each is split over the rest.
-        mesh: from `make_mesh`, for one model.
+        k: The number of models.
+        mesh: A mesh from `make_mesh` for one model.
 
     Returns:
         A mesh of the same devices in the same order.
@@ -100,5 +103,5 @@ def pack_mesh(k: int, mesh: Mesh) -> Mesh:
 
 
 def stacked_sharding(sharding: NamedSharding) -> NamedSharding:
-    """Of an array that has got a leading axis of models; what each model's rows keep."""
+    """Returns the sharding of k stacked arrays of this sharding, on a mesh from `pack_mesh`."""
     return NamedSharding(sharding.mesh, PartitionSpec(MODEL_AXIS, *sharding.spec))

@@ -110,7 +110,7 @@ def test_who_was_held_up_too_long_finds_out_and_leaves_the_new_owner_alone(tmp_p
         for ask in (claim.require, stop.require_claim):
             with pytest.raises(LostClaimError, match="claim on x"):
                 ask()
-        stop._looked -= 2  # the last look was over a second ago
+        stop._last_check -= 2  # the last check was over a second ago
         with pytest.raises(LostClaimError):
             stop.check("anywhere")
         stop.requested = True
@@ -156,14 +156,14 @@ def test_of_two_that_find_a_claim_abandoned_one_gets_it(claims, no_exchange, mon
     slower = Claims(claims.folder, StopRequest(), LEASE)
     assert claims.take("x") is None and slower.take("x") is None
     time.sleep(1.1 * module.ABANDONED * LEASE)
-    real, taken = module._put_away, []
+    real, taken = module._remove_abandoned, []
 
     def overtaken(path, look):
-        monkeypatch.setattr(module, "_put_away", real)
+        monkeypatch.setattr(module, "_remove_abandoned", real)
         taken.append(claims.take("x"))
         real(path, look)
 
-    monkeypatch.setattr(module, "_put_away", overtaken)
+    monkeypatch.setattr(module, "_remove_abandoned", overtaken)
     assert slower.take("x") is None
     (claim,) = taken
     assert claim is not None and not claim.lost and path.exists()

@@ -15,9 +15,9 @@ def held():
     return times._cache_size
 
 
-@pytest.mark.parametrize("found", [None, (499, 1000)])
-def test_below_half_of_the_limit_programs_are_kept(held, monkeypatch, found):
-    monkeypatch.setattr(programs, "mappings", lambda: found)
+@pytest.mark.parametrize("counts", [None, (499, 1000)])
+def test_below_half_of_the_limit_programs_are_kept(held, monkeypatch, counts):
+    monkeypatch.setattr(programs, "mappings", lambda: counts)
     assert not programs.make_room()
     assert held() == 1
 
