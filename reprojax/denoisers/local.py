@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from reprojax.diffusion.losses.denoising import expand
+from reprojax.diffusion.shapes import expand
 from reprojax.errors import InputError, require_number
 from reprojax.rng import normal, stream
 from reprojax.types import DenoiseFn

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from reprojax.diffusion.losses.denoising import expand
 from reprojax.diffusion.preconditioning import Preconditioning
+from reprojax.diffusion.shapes import expand
 from reprojax.models.families import Network
 
 

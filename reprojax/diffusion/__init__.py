@@ -1,1 +1,1 @@
-"""Perturbation kernels, noise-level grids, preconditioning, objectives."""
+"""Perturbation kernels, noise-level grids, preconditioning and training objectives."""

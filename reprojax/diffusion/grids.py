@@ -1,4 +1,4 @@
-"""Noise-level grids: which sigmas a fixed-step solver visits. Host arrays in float64."""
+"""Noise-level grids: the sigmas that a fixed-step solver visits, as float64 arrays on the host."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ ENDS = ("zero", "sigma_min")
 
 
 def karras(n: int, low: float, high: float, rho: float, kernel: Kernel) -> np.ndarray:
-    """Uniform in sigma^(1/rho) (arXiv 2206.00364, eq. 5); float64 `[n]`, falling."""
+    """Returns levels that are uniform in sigma^(1/rho) (arXiv 2206.00364, eq. 5).
+
+    All functions of `GRIDS` take the number of levels, the lowest and the highest level, rho and
+    the kernel, and return float64 `[n]`, falling.
+    """
     return karras_level(np.linspace(0.0, 1.0, n), low, high, rho)
 
 
 def log_sigma(n: int, low: float, high: float, rho: float, kernel: Kernel) -> np.ndarray:
-    """Uniform in log sigma; float64 `[n]`, falling."""
+    """Returns levels that are uniform in log sigma, float64 `[n]`, falling."""
     return np.exp(np.linspace(np.log(high), np.log(low), n))
 
 
 def uniform_t(n: int, low: float, high: float, rho: float, kernel: Kernel) -> np.ndarray:
-    """Uniform in the kernel's own time between t(high) and t(low); float64 `[n]`, falling."""
+    """Returns levels that are uniform in the kernel's time, float64 `[n]`, falling."""
     with jax.enable_x64(True):
         ends = kernel.t_of_sigma(jnp.asarray([high, low], jnp.float64))
         t = jnp.linspace(ends[0], ends[1], n)
@@ -46,16 +50,17 @@ class GridSpec:
     """A noise-level grid.
 
     Args:
-        name: a key of `GRIDS`.
-        num_steps: solver steps, at least 1.
-        sigma_min: the last positive noise level, > 0, below ``sigma_max``.
-        sigma_max: where sampling starts, data units.
-        rho: exponent of the Karras grid.
-        end: "zero" ends with a step from sigma_min to 0 (EDM's convention: ``num_steps`` levels,
-            then 0); "sigma_min" ends there, where a solver's order can be observed.
+        name: The spacing of the levels, a key of `GRIDS`.
+        num_steps: The number of solver steps, at least 1.
+        sigma_min: The last positive noise level in data units, > 0 and below ``sigma_max``.
+        sigma_max: The noise level at which sampling starts, in data units.
+        rho: The exponent of the Karras grid.
+        end: The last level. With "zero" the last step goes from sigma_min to 0, which is EDM's
+            convention: ``num_steps`` levels, then 0. With "sigma_min" it ends at sigma_min, where
+            the order of a solver can be observed.
 
     Raises:
-        InputError: a value outside its range, naming it.
+        InputError: A value is outside its range.
     """
 
     name: str = "karras"
@@ -79,16 +84,27 @@ class GridSpec:
             )
 
     def require_range_of(self, kernel: Kernel) -> None:
-        """Raises InputError if a grid in the kernel's time reaches beyond the kernel's levels."""
+        """Raises InputError if the grid is uniform in time and exceeds the kernel's levels.
+
+        Args:
+            kernel: The kernel whose time the grid is uniform in.
+        """
         low, high = map(float, kernel.ends())
         for name in ("sigma_min", "sigma_max"):
             value = getattr(self, name)
             if self.name == "uniform_t" and not low * (1 - 1e-5) <= value <= high * (1 + 1e-5):
-                allowed = f"between {low:.3g} and {high:.4g}, the levels of the kernel's time"
-                raise InputError(f"sampling.{name}", value, allowed)
+                requirement = (
+                    f"must be between {low:.3g} and {high:.4g}, the kernel's smallest and largest "
+                    "level"
+                )
+                raise InputError(f"sampling.{name}", value, requirement)
 
     def sigmas(self, kernel: Kernel) -> np.ndarray:
-        """The levels, float64 `[num_steps + 1]`, strictly falling."""
+        """Returns the levels, float64 `[num_steps + 1]`, strictly falling.
+
+        Args:
+            kernel: The kernel whose time a "uniform_t" grid is uniform in.
+        """
         to_zero = self.end == "zero"
         n = self.num_steps + (0 if to_zero else 1)
         levels = GRIDS[self.name](n, self.sigma_min, self.sigma_max, self.rho, kernel)

@@ -1,4 +1,4 @@
-"""The Karras spacing of noise levels at any place between its ends, for traced step counts."""
+"""The Karras spacing of noise levels as a function, so that the number of levels may be traced."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ RHO = 7.0  # arXiv 2206.00364, section 3
 
 
 def karras_level(u: jax.Array, low: float, high: float, rho: float) -> jax.Array:
-    """The level at a place between high (u = 0) and low (u = 1) (arXiv 2206.00364, eq. 5).
+    """Returns the noise level at a place between two levels (arXiv 2206.00364, eq. 5).
+
+    sigma^(1 / rho) is linear in the place u.
 
     Args:
-        u: any shape, in [0, 1]; a NumPy array gives one.
-        low: level at u = 1, data units.
-        high: level at u = 0.
-        rho: exponent; the level's power 1 / rho is linear in u.
+        u: Places in [0, 1], of any shape.
+        low: The level at u = 1, in data units.
+        high: The level at u = 0, in data units.
+        rho: The exponent.
 
     Returns:
-        Of the shape of ``u``.
+        Levels of the shape of ``u``, a NumPy array if ``u`` is one.
     """
     top, bottom = high ** (1 / rho), low ** (1 / rho)
     return (top + u * (bottom - top)) ** rho
 
 
 def karras_place(sigma: jax.Array, low: float, high: float, rho: float) -> jax.Array:
-    """The inverse of `karras_level`, of the shape of ``sigma``."""
+    """Returns the places of levels ``sigma`` of any shape: the inverse of `karras_level`."""
     top, bottom = high ** (1 / rho), low ** (1 / rho)
     return (jnp.asarray(sigma) ** (1 / rho) - top) / (bottom - top)

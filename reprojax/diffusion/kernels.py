@@ -1,13 +1,14 @@
 """Perturbation kernels: x_t = scale(t) * (x0 + sigma(t) * z), z ~ N(0, I).
 
-A kernel states two functions of time; drift, diffusion, marginals and t(sigma) follow from them.
+A kernel defines two functions of time; drift, diffusion, marginals and t(sigma) follow from them.
 In the unscaled coordinates x_t / scale(t) every kernel has the probability-flow equation
-dx/dsigma = (x - D(x; sigma)) / sigma, so a kernel decides where a network is trained and which
-noise levels a time grid visits, not what the solution is.
+dx/dsigma = (x - D(x; sigma)) / sigma. A kernel therefore decides at which noise levels a network is
+trained and which levels a grid in time visits, but does not change the solution.
 """
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,59 +20,61 @@ import numpy as np
 
 from reprojax.errors import require_choice
 
-_BISECTIONS = 60  # halves [t_min, t_max] to below the spacing of float64
+_BISECTIONS = 60  # enough to halve [t_min, t_max] to less than the spacing of float64
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """Base of the kernels: subclasses give `scale`, `sigma` (increasing in t) and the range of t.
+class Kernel(abc.ABC):
+    """The base class of the kernels.
 
-    Frozen and hashable, so that a kernel can be a static argument of a compiled function.
+    A subclass defines `scale`, `sigma` (increasing in t) and the range of t, as properties or as
+    fields. It is a frozen dataclass and so hashable: a kernel can be a static argument of a
+    compiled function.
     """
 
+    @abc.abstractmethod
     def scale(self, t: jax.Array) -> jax.Array:
-        """s(t), elementwise."""
-        raise NotImplementedError(type(self).__name__)
+        """Returns s(t), elementwise."""
 
+    @abc.abstractmethod
     def sigma(self, t: jax.Array) -> jax.Array:
-        """Noise level sigma(t) in data units, elementwise, increasing in t."""
-        raise NotImplementedError(type(self).__name__)
+        """Returns the noise level sigma(t) in data units, elementwise; it increases in t."""
 
     @property
+    @abc.abstractmethod
     def t_min(self) -> float:
-        """The smallest time a network is trained at."""
-        raise NotImplementedError(type(self).__name__)
+        """The smallest time that a network is trained at."""
 
     @property
+    @abc.abstractmethod
     def t_max(self) -> float:
-        """The largest time a network is trained at."""
-        raise NotImplementedError(type(self).__name__)
+        """The largest time that a network is trained at."""
 
     def drift(self, t: jax.Array) -> jax.Array:
-        """f(t) = d log s / dt of the SDE dx = f(t) x dt + g(t) dw (arXiv 2011.13456)."""
+        """Returns f(t) = d log s / dt of the SDE dx = f(t) x dt + g(t) dw (arXiv 2011.13456)."""
         return _derivative(lambda u: jnp.log(self.scale(u)), t)
 
     def diffusion(self, t: jax.Array) -> jax.Array:
-        """g(t) = s * sqrt(d sigma^2 / dt) of the same SDE (arXiv 2206.00364, eq. 28)."""
+        """Returns g(t) = s * sqrt(d sigma^2 / dt) of the same SDE (arXiv 2206.00364, eq. 28)."""
         return self.scale(t) * jnp.sqrt(_derivative(lambda u: self.sigma(u) ** 2, t))
 
     def marginal(self, t: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """(mean factor, standard deviation) of x_t given x0: (s, s * sigma)."""
+        """Returns the mean factor and the standard deviation of x_t given x0: (s, s * sigma)."""
         scale = self.scale(t)
         return scale, scale * self.sigma(t)
 
     def ends(self) -> tuple[jax.Array, jax.Array]:
-        """The smallest and the largest noise level a network is trained at."""
+        """Returns the smallest and the largest noise level that a network is trained at."""
         return self.sigma(jnp.asarray(self.t_min)), self.sigma(jnp.asarray(self.t_max))
 
     def t_of_sigma(self, sigma: jax.Array) -> jax.Array:
-        """The time with this noise level, by bisection; clipped to [t_min, t_max].
+        """Finds the time of each noise level by bisection, clipped to [t_min, t_max].
 
         Args:
-            sigma: any shape, float.
+            sigma: Noise levels in data units, float, of any shape.
 
         Returns:
-            Of the same shape and dtype.
+            Times of the same shape and dtype.
         """
         sigma = jnp.asarray(sigma)
         bounds = (jnp.full_like(sigma, self.t_min), jnp.full_like(sigma, self.t_max))
@@ -93,9 +96,10 @@ def _derivative(fn: Callable[[jax.Array], jax.Array], t: jax.Array) -> jax.Array
 
 @dataclass(frozen=True)
 class VariancePreserving(Kernel):
-    """VP (arXiv 2006.11239, 2011.13456): B(t) = beta_min t + (beta_max - beta_min) t^2 / 2.
+    """The variance-preserving kernel, VP (arXiv 2006.11239, 2011.13456).
 
-    s = exp(-B/2), sigma = sqrt(expm1(B)); expm1, since 1 - exp loses digits at small t.
+    s = exp(-B/2) and sigma = sqrt(expm1(B)) with B(t) = beta_min t + (beta_max - beta_min) t^2 / 2.
+    It is expm1 because exp(B) - 1 loses digits at small t.
     """
 
     beta_min: float = 0.1
@@ -104,30 +108,33 @@ class VariancePreserving(Kernel):
     t_max: float = 1.0
 
     def integrated_beta(self, t: jax.Array) -> jax.Array:
-        """B(t), the integral of beta from 0 to t."""
+        """Returns B(t), the integral of beta from 0 to t."""
         return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2
 
     def scale(self, t: jax.Array) -> jax.Array:
-        """exp(-B/2)."""
+        """Returns exp(-B/2)."""
         return jnp.exp(-0.5 * self.integrated_beta(t))
 
     def sigma(self, t: jax.Array) -> jax.Array:
-        """sqrt(exp(B) - 1)."""
+        """Returns sqrt(exp(B) - 1)."""
         return jnp.sqrt(jnp.expm1(self.integrated_beta(t)))
 
 
 @dataclass(frozen=True)
 class SubVariancePreserving(VariancePreserving):
-    """sub-VP (arXiv 2011.13456): the scale of VP with sigma = 2 sinh(B/2)."""
+    """The sub-VP kernel (arXiv 2011.13456): the scale of VP with sigma = 2 sinh(B/2)."""
 
     def sigma(self, t: jax.Array) -> jax.Array:
-        """2 sinh(B/2)."""
+        """Returns 2 sinh(B/2)."""
         return 2.0 * jnp.sinh(0.5 * self.integrated_beta(t))
 
 
 @dataclass(frozen=True)
 class VarianceExploding(Kernel):
-    """VE (arXiv 2011.13456): s = 1, sigma geometric in t from sigma_min to sigma_max."""
+    """The variance-exploding kernel, VE (arXiv 2011.13456).
+
+    s = 1, and sigma is geometric in t from sigma_min to sigma_max.
+    """
 
     sigma_min: float = 0.02
     sigma_max: float = 100.0
@@ -135,98 +142,101 @@ class VarianceExploding(Kernel):
     t_max: float = 1.0
 
     def scale(self, t: jax.Array) -> jax.Array:
-        """1."""
+        """Returns 1."""
         return jnp.ones_like(t)
 
     def sigma(self, t: jax.Array) -> jax.Array:
-        """sigma_min * (sigma_max / sigma_min)^t."""
+        """Returns sigma_min * (sigma_max / sigma_min)^t."""
         return self.sigma_min * jnp.exp(t * math.log(self.sigma_max / self.sigma_min))
 
 
 @dataclass(frozen=True)
 class EDM(Kernel):
-    """EDM (arXiv 2206.00364): s = 1, sigma = t."""
+    """The kernel of EDM (arXiv 2206.00364): s = 1, sigma = t."""
 
     t_min: float = 0.002
     t_max: float = 80.0
 
     def scale(self, t: jax.Array) -> jax.Array:
-        """1."""
+        """Returns 1."""
         return jnp.ones_like(t)
 
     def sigma(self, t: jax.Array) -> jax.Array:
-        """t."""
+        """Returns t."""
         return jnp.asarray(t)
 
 
 @dataclass(frozen=True)
 class EndlessKernel(Kernel):
-    """Base of kernels without a largest level: time ends at sigma_min and at sigma_max."""
+    """The base class of kernels whose sigma has no bound: t is cut at sigma_min and sigma_max."""
 
     sigma_min: float = 0.002
     sigma_max: float = 80.0
 
+    @abc.abstractmethod
     def time(self, sigma: float) -> float:
-        """t(sigma) in closed form."""
-        raise NotImplementedError(type(self).__name__)
+        """Returns t(sigma) in closed form."""
 
     @property
     def t_min(self) -> float:
-        """Where sigma = sigma_min."""
+        """The time at which sigma = sigma_min."""
         return self.time(self.sigma_min)
 
     @property
     def t_max(self) -> float:
-        """Where sigma = sigma_max."""
+        """The time at which sigma = sigma_max."""
         return self.time(self.sigma_max)
 
 
 @dataclass(frozen=True)
 class Cosine(EndlessKernel):
-    """Cosine VP (arXiv 2102.09672 without its offset, 2202.00512): alpha = cos, deviation = sin."""
+    """The cosine VP kernel (arXiv 2102.09672 without its offset, 2202.00512).
+
+    x_t = cos(pi t / 2) x0 + sin(pi t / 2) z.
+    """
 
     def time(self, sigma: float) -> float:
-        """2 arctan(sigma) / pi."""
+        """Returns 2 arctan(sigma) / pi."""
         return 2.0 / math.pi * math.atan(sigma)
 
     def scale(self, t: jax.Array) -> jax.Array:
-        """cos(pi t / 2)."""
+        """Returns cos(pi t / 2)."""
         return jnp.cos(0.5 * math.pi * t)
 
     def sigma(self, t: jax.Array) -> jax.Array:
-        """tan(pi t / 2)."""
+        """Returns tan(pi t / 2)."""
         return jnp.tan(0.5 * math.pi * t)
 
 
 @dataclass(frozen=True)
 class RectifiedFlow(EndlessKernel):
-    """The straight path x_t = (1 - t) x0 + t z (arXiv 2209.03003)."""
+    """The kernel of rectified flow, the straight path x_t = (1 - t) x0 + t z (arXiv 2209.03003)."""
 
     def time(self, sigma: float) -> float:
-        """sigma / (1 + sigma)."""
+        """Returns sigma / (1 + sigma)."""
         return sigma / (1.0 + sigma)
 
     def scale(self, t: jax.Array) -> jax.Array:
-        """1 - t."""
+        """Returns 1 - t."""
         return 1.0 - t
 
     def sigma(self, t: jax.Array) -> jax.Array:
-        """t / (1 - t)."""
+        """Returns t / (1 - t)."""
         return t / (1.0 - t)
 
 
 @cache
 def _ddpm_log_sigma(steps: int, beta_min: float, beta_max: float) -> np.ndarray:
-    """log sigma of DDPM's levels, float64 `[steps]`: alpha-bar is the product of 1 - beta."""
+    """Returns log sigma of DDPM's levels, float64 `[steps]`, from alpha-bar = prod (1 - beta)."""
     log_alpha_bar = np.cumsum(np.log1p(-np.linspace(beta_min, beta_max, steps)))
     return 0.5 * np.log(np.expm1(-log_alpha_bar))
 
 
 @dataclass(frozen=True)
 class DDPM(Kernel):
-    """DDPM's own levels (arXiv 2006.11239): beta_k linear in k, t = k / (steps - 1).
+    """The kernel with DDPM's levels (arXiv 2006.11239): beta_k linear in k, t = k / (steps - 1).
 
-    Between two levels log sigma is linear in t, so that solvers may stop anywhere.
+    Between two levels log sigma is linear in t, so that solvers may use any time.
     """
 
     beta_min: float = 1e-4
@@ -240,16 +250,16 @@ class DDPM(Kernel):
         return jnp.linspace(0.0, 1.0, self.steps, dtype=dtype), jnp.asarray(log_sigma, dtype)
 
     def scale(self, t: jax.Array) -> jax.Array:
-        """sqrt(alpha-bar) = 1 / sqrt(1 + sigma^2)."""
+        """Returns sqrt(alpha-bar) = 1 / sqrt(1 + sigma^2)."""
         return jax.lax.rsqrt(1.0 + self.sigma(t) ** 2)
 
     def sigma(self, t: jax.Array) -> jax.Array:
-        """sqrt((1 - alpha-bar) / alpha-bar)."""
+        """Returns sqrt((1 - alpha-bar) / alpha-bar)."""
         t = jnp.asarray(t)
         return jnp.exp(jnp.interp(t, *self._levels(t.dtype)))
 
     def t_of_sigma(self, sigma: jax.Array) -> jax.Array:
-        """The inverse in closed form: 999 t is the step that DDPM's network reads."""
+        """Returns the times of noise levels in closed form; DDPM's network reads 999 t."""
         sigma = jnp.asarray(sigma)
         times, log_sigma = self._levels(sigma.dtype)
         return jnp.interp(jnp.log(sigma), log_sigma, times)
@@ -267,10 +277,13 @@ KERNELS: dict[str, Callable[[], Kernel]] = {
 
 
 def make_kernel(name: str) -> Kernel:
-    """The kernel of that name with its published constants.
+    """Makes a kernel with its published constants.
+
+    Args:
+        name: A key of `KERNELS`.
 
     Raises:
-        InputError: the name is not in `KERNELS`.
+        InputError: ``name`` is not a key of `KERNELS`.
     """
     require_choice("kernel", name, KERNELS)
     return KERNELS[name]()

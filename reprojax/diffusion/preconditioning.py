@@ -1,6 +1,7 @@
 """Preconditioning: D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), as a table of coefficients.
 
-Coefficients are functions of sigma in unscaled coordinates (arXiv 2206.00364, table 1).
+F is the network. The coefficients are functions of sigma in unscaled coordinates (arXiv 2206.00364,
+table 1).
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import jax.numpy as jnp
 from reprojax.diffusion.kernels import EDM, Kernel
 from reprojax.errors import require_choice
 
-TIME_STEPS = 1000  # networks of the VP family read time on the scale of DDPM's 1,000 steps
+TIME_STEPS = 1000  # a network of the VP family takes time on the scale of DDPM's 1,000 steps
 
 
 class Coefficients(NamedTuple):
-    """Each of the shape of sigma."""
+    """The four coefficients at noise levels sigma, each of the shape of sigma."""
 
     c_skip: jax.Array
     c_out: jax.Array
@@ -28,7 +29,7 @@ class Coefficients(NamedTuple):
 
 
 def edm(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
-    """Unit variance of input, output and target at every sigma (arXiv 2206.00364)."""
+    """Gives input, output and target unit variance at every sigma (arXiv 2206.00364)."""
     total = sigma**2 + sigma_data**2
     return Coefficients(
         sigma_data**2 / total,
@@ -43,40 +44,40 @@ def _time(sigma: jax.Array, kernel: Kernel) -> jax.Array:
 
 
 def vp_eps(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
-    """The network predicts the noise (arXiv 2006.11239): D = x - sigma F."""
+    """Makes the network predict the noise (arXiv 2006.11239): D = x - sigma F."""
     c_in = jax.lax.rsqrt(1.0 + sigma**2)
     return Coefficients(jnp.ones_like(sigma), -sigma, c_in, _time(sigma, kernel))
 
 
 def vp_v(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
-    """The network predicts v = alpha z - sigma_t x0 with alpha^2 + sigma_t^2 = 1 (2202.00512)."""
+    """Makes it predict v = alpha z - sigma_t x0, alpha^2 + sigma_t^2 = 1 (arXiv 2202.00512)."""
     c_in = jax.lax.rsqrt(1.0 + sigma**2)
     return Coefficients(c_in**2, -sigma * c_in, c_in, _time(sigma, kernel))
 
 
 def subvp_eps(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
-    """Noise prediction for sub-VP, whose published input is x_t = s(t) x (arXiv 2011.13456)."""
+    """Makes it predict the noise from sub-VP's published input x_t = s(t) x (arXiv 2011.13456)."""
     t = kernel.t_of_sigma(sigma)
     return Coefficients(jnp.ones_like(sigma), -sigma, kernel.scale(t), (TIME_STEPS - 1) * t)
 
 
 def ve(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
-    """NCSN's: the input is not scaled (arXiv 2011.13456, as tabulated in 2206.00364)."""
+    """Leaves the input unscaled, as NCSN does (arXiv 2011.13456, as tabulated in 2206.00364)."""
     one = jnp.ones_like(sigma)
     return Coefficients(one, sigma, one, jnp.log(0.5 * sigma))
 
 
 def rf(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
-    """The network predicts the velocity z - x0 of the straight path (arXiv 2209.03003).
+    """Makes it predict the velocity v = z - x0 of the straight path (arXiv 2209.03003).
 
-    In its own coordinates x0 = x_t - t v, with s = 1 - t = 1 / (1 + sigma).
+    In the coordinates of the path x0 = x_t - t v, with s = 1 - t = 1 / (1 + sigma).
     """
     s = 1.0 / (1.0 + sigma)
     return Coefficients(s, -sigma * s, s, (TIME_STEPS - 1) * sigma * s)
 
 
 def consistency(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
-    """A flow map that is the identity at the kernel's smallest level (arXiv 2303.01469, eq. 25)."""
+    """Makes a flow map, the identity at the kernel's smallest level (arXiv 2303.01469, eq. 25)."""
     above = sigma - kernel.sigma(jnp.asarray(kernel.t_min, sigma.dtype))
     total = sigma**2 + sigma_data**2
     return Coefficients(
@@ -100,15 +101,15 @@ PRECONDITIONINGS: dict[str, Callable[[jax.Array, Kernel, float], Coefficients]] 
 
 @dataclass(frozen=True)
 class Preconditioning:
-    """A row of the table bound to its kernel; hashable.
+    """A preconditioning with its kernel and data scale; hashable.
 
     Args:
-        name: a key of `PRECONDITIONINGS`.
-        kernel: gives time from noise level where the network reads time.
-        sigma_data: standard deviation of the data in [-1, 1] units (0.5 by convention).
+        name: A key of `PRECONDITIONINGS`.
+        kernel: The kernel that turns noise levels into times, for networks that take time.
+        sigma_data: The standard deviation of the data in units of [-1, 1] (0.5 by convention).
 
     Raises:
-        InputError: unknown name.
+        InputError: ``name`` is not a key of `PRECONDITIONINGS`.
     """
 
     name: str = "edm"
@@ -119,5 +120,5 @@ class Preconditioning:
         require_choice("preconditioning", self.name, PRECONDITIONINGS)
 
     def __call__(self, sigma: jax.Array) -> Coefficients:
-        """Coefficients at noise levels sigma `[b]`."""
+        """Returns the coefficients at noise levels sigma `[b]`."""
         return PRECONDITIONINGS[self.name](sigma, self.kernel, self.sigma_data)

@@ -80,7 +80,7 @@ MISTAKES = {
     "sharding": (["--config.loop.state_sharding=split"], "loop.state_sharding"),
     "a pack of none": (["--config.loop.pack=0"], "loop.pack"),
     "pack": (["--config.loop.pack=fast"], "'auto', 'off' or a number"),
-    "a group of devices": (["--config.loop.fsdp=3"], "loop.fsdp: 3 is not usable; a divisor"),
+    "a group of devices": (["--config.loop.fsdp=3"], "loop.fsdp=3: must divide the number"),
     "no group": (["--config.loop.fsdp=0"], "loop.fsdp"),
     "a job with no coordinator": (["--num_processes=2"], "only with --coordinator"),
     "a process of no job": (["--process_id=1"], "only with --coordinator"),

@@ -1,8 +1,10 @@
-"""What every training loss is to the train step."""
+"""The base classes of the training objectives."""
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +14,15 @@ from reprojax.rng import uniform
 from reprojax.types import Companions, DenoiseFn
 
 
-class Objective:
-    """Base of the losses: frozen, hashable, a function of what they are given alone.
+class Objective(abc.ABC):
+    """What a network is trained on. A subclass is frozen and hashable and keeps no state.
 
     Attributes:
-        flow_map: whether what it trains is a flow map and not a denoiser.
-        needs_teacher: whether it calls a teacher.
-        staged: whether the network becomes its own teacher where ``new_teacher(step)`` says so.
-        companion_passes: forward passes per image beside those of the network that is trained.
+        flow_map: Whether the objective trains a flow map and not a denoiser.
+        needs_teacher: Whether the objective calls a teacher.
+        staged: Whether the network becomes its own teacher at each step with ``new_teacher(step)``.
+        companion_passes: The number of forward passes per image through functions other than the
+            network that is trained.
     """
 
     flow_map = False
@@ -27,37 +30,40 @@ class Objective:
     staged = False
     companion_passes = 0
 
+    @abc.abstractmethod
     def loss(
         self,
         denoise: DenoiseFn,
         x0: jax.Array,
         key: jax.Array,
-        cond: jax.Array | None = None,
+        cond: Any = None,
         companions: Companions | None = None,
     ) -> jax.Array:
-        """The batch's mean loss.
+        """Returns the mean loss of a batch.
 
         Args:
-            denoise: the network that is trained.
-            x0: `[b, h, w, c]` float32 in [-1, 1].
-            key: noise levels and noise are drawn from its named streams.
-            cond: `[b]` int32 labels or None.
-            companions: what else it may call; a plain denoising objective needs none.
+            denoise: The network that is trained.
+            x0: Images `[b, h, w, c]`, float32 in [-1, 1].
+            key: The key whose named streams give the noise levels and the noise.
+            cond: The conditions of these images, as in `DenoiseFn`, or None.
+            companions: The other functions that the objective may call. A denoising objective
+                needs none.
 
         Returns:
-            float32 scalar.
+            A float32 scalar.
         """
-        raise NotImplementedError(type(self).__name__)
 
 
 @dataclass(frozen=True)
 class ScheduledObjective(Objective):
-    """Base of the losses that change over training; the fields of a subclass are its options.
+    """The base class of objectives that change in the course of training.
+
+    The fields that a subclass adds are its options.
 
     Args:
-        kernel: its smallest and largest level bound the range.
-        sigma_data: of the data.
-        steps: of the whole training, which the schedule is spread over.
+        kernel: The kernel whose smallest and largest level bound the training levels.
+        sigma_data: The standard deviation of the data.
+        steps: The number of optimiser steps of the training, over which the schedule is spread.
     """
 
     kernel: Kernel = field(default_factory=EDM)
@@ -66,5 +72,11 @@ class ScheduledObjective(Objective):
 
 
 def uniform_index(key: jax.Array, shape: tuple[int, ...], count: jax.Array) -> jax.Array:
-    """Whole numbers from 0 to count - 1, equally likely, as float32; ``count`` may be traced."""
+    """Draws whole numbers from 0 to count - 1, equally likely, as float32.
+
+    Args:
+        key: The PRNG key.
+        shape: The shape of the result.
+        count: The number of values, which may be traced.
+    """
     return jnp.minimum(jnp.floor(uniform(key, shape, 0.0, 1.0) * count), count - 1)

@@ -1,13 +1,14 @@
 """Denoising objectives: at which noise levels a network is trained, and with which weight.
 
 loss = E_{x0, sigma, z} weight(sigma) * mean_pixels (D(x0 + sigma z; sigma) - x0)^2.
-Consistency and distillation have losses of their own (`consistency`, `distillation`).
+Consistency and distillation are objectives of another form (`consistency`, `distillation`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from reprojax.diffusion.kernels import EDM, Kernel
 from reprojax.diffusion.losses.base import Objective
 from reprojax.diffusion.preconditioning import TIME_STEPS
+from reprojax.diffusion.shapes import expand
 from reprojax.errors import require_choice
 from reprojax.rng import normal, stream, uniform
 from reprojax.types import Companions, DenoiseFn
@@ -52,11 +54,11 @@ def _velocity_weight(sigma: jax.Array, sigma_data: float) -> jax.Array:
     return (1.0 + 1.0 / sigma) ** 2
 
 
-# "eps_discrete" and "v_discrete" are trained at 1,000 equally spaced times alone, the first and the
-# last included: with the kernel "ddpm" those are DDPM's steps, with "ve" SMLD's geometric levels.
-# name -> (draws sigma `[n]`, weight of sigma). "eps" and "v" are the squared error of the noise
-# and of v, "velocity" that of the straight path's: the x0 error divided by c_out^2 of the matching
-# preconditioning.
+# Each name has a function that draws sigma `[n]` and a weight as a function of sigma. With these
+# weights "eps", "v" and "velocity" are the squared errors of the noise, of v and of the velocity of
+# the straight path: the error of x0 divided by c_out^2 of the matching preconditioning.
+# "eps_discrete" and "v_discrete" draw from 1,000 equally spaced times, the first and the last
+# included. With the kernel "ddpm" those are DDPM's steps, with "ve" SMLD's geometric levels.
 DENOISING_OBJECTIVES: dict[str, tuple[Callable, Callable]] = {
     "edm": (_lognormal_sigma, _edm_weight),
     "eps": (_uniform_t_sigma, _eps_weight),
@@ -69,10 +71,15 @@ DENOISING_OBJECTIVES: dict[str, tuple[Callable, Callable]] = {
 
 @dataclass(frozen=True)
 class DenoisingObjective(Objective):
-    """A row of `DENOISING_OBJECTIVES` bound to its kernel; hashable.
+    """The weighted squared error of the denoised image, at noise levels drawn at random; hashable.
+
+    Args:
+        name: A key of `DENOISING_OBJECTIVES`.
+        kernel: The kernel whose times are drawn, for objectives that draw times.
+        sigma_data: The standard deviation of the data in units of [-1, 1].
 
     Raises:
-        InputError: unknown name.
+        InputError: ``name`` is not a key of `DENOISING_OBJECTIVES`.
     """
 
     name: str = "edm"
@@ -83,11 +90,11 @@ class DenoisingObjective(Objective):
         require_choice("objective", self.name, DENOISING_OBJECTIVES)
 
     def sample_sigma(self, key: jax.Array, n: int) -> jax.Array:
-        """Training noise levels, float32 `[n]`."""
+        """Draws training noise levels, float32 `[n]`."""
         return DENOISING_OBJECTIVES[self.name][0](key, n, self.kernel)
 
     def weight(self, sigma: jax.Array) -> jax.Array:
-        """Weight of the squared x0 error at sigma, of the same shape."""
+        """Returns the weight of the squared error of x0 at each sigma, of the same shape."""
         return DENOISING_OBJECTIVES[self.name][1](sigma, self.sigma_data)
 
     def loss(
@@ -95,17 +102,12 @@ class DenoisingObjective(Objective):
         denoise: DenoiseFn,
         x0: jax.Array,
         key: jax.Array,
-        cond: jax.Array | None = None,
+        cond: Any = None,
         companions: Companions | None = None,
     ) -> jax.Array:
-        """The batch's mean weighted squared error; see `Objective.loss`."""
+        """Returns the mean weighted squared error of a batch; see `Objective.loss`."""
         sigma = self.sample_sigma(stream(key, "sigma"), x0.shape[0])
         z = normal(stream(key, "noise"), x0.shape)
         error = denoise(x0 + expand(sigma, x0.ndim) * z, sigma, cond) - x0
         per_image = jnp.mean(error**2, axis=tuple(range(1, x0.ndim)))
         return jnp.mean(self.weight(sigma) * per_image)
-
-
-def expand(a: jax.Array, ndim: int) -> jax.Array:
-    """Appends unit axes to ``a`` up to ``ndim``, for a product with images without promotion."""
-    return a.reshape(a.shape + (1,) * (ndim - a.ndim))

@@ -1,16 +1,17 @@
-"""Progressive distillation: a student learns to do two of its teacher's DDIM steps in one."""
+"""Progressive distillation: a student learns to do two DDIM steps of its teacher in one."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from reprojax.diffusion.karras import RHO, karras_level
 from reprojax.diffusion.losses.base import ScheduledObjective, uniform_index
-from reprojax.diffusion.losses.denoising import expand
+from reprojax.diffusion.shapes import expand
 from reprojax.errors import InputError, require_number
 from reprojax.rng import normal, stream
 from reprojax.types import Companions, DenoiseFn
@@ -18,15 +19,20 @@ from reprojax.types import Companions, DenoiseFn
 
 @dataclass(frozen=True)
 class ProgressiveDistillation(ScheduledObjective):
-    """The number of steps halves from stage to stage (arXiv 2202.00512, algorithm 2).
+    """Progressive distillation (arXiv 2202.00512, algorithm 2).
 
-    Stages are of equal length. At the start of each, the student so far (its moving average)
-    becomes the teacher, and the student goes on from there. What is left is a denoiser for DDIM on
-    the Karras levels of ``last_steps`` steps that end at sigma_min, and means nothing between them.
+    The number of DDIM steps halves from stage to stage, and all stages are equally long. At the
+    start of a stage the student's moving average becomes the new teacher, and the training of the
+    student continues from it. The final network is a denoiser for DDIM with ``last_steps`` steps on
+    Karras levels that end at sigma_min. It is not meant to be used at any other noise level.
 
     Args: those of `ScheduledObjective`, and
-        first_steps: DDIM steps of the first student; its teacher does twice as many.
-        last_steps: DDIM steps of the last student; ``first_steps`` is it times a power of 2.
+        first_steps: The DDIM steps of the first student. Its teacher does twice as many.
+        last_steps: The DDIM steps of the last student. ``first_steps`` must be a power of 2 times
+            this number.
+
+    Raises:
+        InputError: An option is outside its range.
     """
 
     first_steps: int = 512
@@ -40,26 +46,26 @@ class ProgressiveDistillation(ScheduledObjective):
         require_number("options.last_steps", self.last_steps, at_least=1)
         ratio = self.first_steps / self.last_steps
         if ratio < 1 or not math.log2(ratio).is_integer():
-            allowed = f"last_steps = {self.last_steps} times a power of 2"
-            raise InputError("options.first_steps", self.first_steps, allowed)
+            requirement = f"must be a power of 2 times last_steps ({self.last_steps})"
+            raise InputError("options.first_steps", self.first_steps, requirement)
 
     @property
     def stages(self) -> int:
-        """How many students there are."""
+        """The number of stages, with one student each."""
         return round(math.log2(self.first_steps / self.last_steps)) + 1
 
     @property
     def stage_steps(self) -> int:
-        """Optimiser steps of a stage; what does not divide evenly goes to the last one."""
+        """The optimiser steps of a stage. The last stage also gets what does not divide evenly."""
         return max(self.steps // self.stages, 1)
 
     def new_teacher(self, step: jax.Array) -> jax.Array:
-        """Whether a stage begins at this step, other than the first."""
+        """Returns True if a stage other than the first begins at this step."""
         stage = step // self.stage_steps
         return (step > 0) & (step % self.stage_steps == 0) & (stage < self.stages)
 
     def student_steps(self, step: jax.Array) -> jax.Array:
-        """DDIM steps of the student that is in training, float32."""
+        """Returns the DDIM steps of the student that is trained at this step, float32."""
         stage = jnp.minimum(step // self.stage_steps, self.stages - 1)
         return self.first_steps / 2.0**stage
 
@@ -68,31 +74,40 @@ class ProgressiveDistillation(ScheduledObjective):
         denoise: DenoiseFn,
         x0: jax.Array,
         key: jax.Array,
-        cond: jax.Array | None = None,
+        cond: Any = None,
         companions: Companions | None = None,
     ) -> jax.Array:
-        """The mean squared error to the image that the teacher points at; see `Objective.loss`."""
+        """Returns the mean weighted squared error to the teacher's image; see `Objective.loss`."""
         n = self.student_steps(companions.step)
         i = uniform_index(stream(key, "sigma"), x0.shape[:1], n)
-        now, middle, then = (self._level((i + d) / n) for d in (0.0, 0.5, 1.0))
-        x = x0 + expand(now, x0.ndim) * normal(stream(key, "noise"), x0.shape)
-        goal = jax.lax.stop_gradient(_two_steps(companions.teacher, x, now, middle, then, cond))
-        error = jnp.mean((denoise(x, now, cond) - goal) ** 2, axis=tuple(range(1, x0.ndim)))
+        high, middle, low = (self._level((i + d) / n) for d in (0.0, 0.5, 1.0))
+        x = x0 + expand(high, x0.ndim) * normal(stream(key, "noise"), x0.shape)
+        goal = jax.lax.stop_gradient(_two_steps(companions.teacher, x, high, middle, low, cond))
+        error = jnp.mean((denoise(x, high, cond) - goal) ** 2, axis=tuple(range(1, x0.ndim)))
         # 1 / sigma^2 + 1 / sigma_data^2: the paper's SNR + 1 weight in units of the data.
-        return jnp.mean((now**-2 + self.sigma_data**-2) * error)
+        return jnp.mean((high**-2 + self.sigma_data**-2) * error)
 
     def _level(self, u: jax.Array) -> jax.Array:
-        # Those of n steps are every second one of 2 n steps.
+        # The levels of n steps are every second level of 2 n steps.
         return karras_level(u, *self.kernel.ends(), RHO)
 
 
-def _two_steps(teacher, x, now, middle, then, cond) -> jax.Array:
-    """The denoised image with which one DDIM step from now to then ends where two teacher's do."""
+def _two_steps(teacher, x, high, middle, low, cond) -> jax.Array:
+    """Returns the denoised image that makes one DDIM step end where two steps of the teacher end.
+
+    Args:
+        teacher: The teacher, a DenoiseFn.
+        x: Images at the level ``high``, `[b, h, w, c]`.
+        high: The levels at which both begin, `[b]`.
+        middle: The levels at which the teacher's first step ends, `[b]`.
+        low: The levels at which both end, `[b]`.
+        cond: The conditions of the images, or None.
+    """
 
     def ddim(x, a, b):
         share = expand(b / a, x.ndim)
         return share * x + (1.0 - share) * teacher(x, a, cond)
 
-    end = ddim(ddim(x, now, middle), middle, then)
-    share = expand(then / now, x.ndim)
+    end = ddim(ddim(x, high, middle), middle, low)
+    share = expand(low / high, x.ndim)
     return (end - share * x) / (1.0 - share)

@@ -1,4 +1,4 @@
-"""All training losses by name, and making one with its options."""
+"""The table of all training objectives by name."""
 
 from __future__ import annotations
 
@@ -27,10 +27,13 @@ OBJECTIVES = (*DENOISING_OBJECTIVES, *SCHEDULED_OBJECTIVES)
 
 
 def objective_options(name: str) -> dict[str, Any]:
-    """The options of a loss with their defaults; a denoising objective has none.
+    """Returns the options of an objective with their defaults; a denoising objective has none.
+
+    Args:
+        name: One of `OBJECTIVES`.
 
     Raises:
-        InputError: unknown name.
+        InputError: ``name`` is not one of `OBJECTIVES`.
     """
     require_choice("objective", name, OBJECTIVES)
     if name in DENOISING_OBJECTIVES:
@@ -41,34 +44,34 @@ def objective_options(name: str) -> dict[str, Any]:
 
 
 def is_flow_map(name: str) -> bool:
-    """Whether a loss of this name trains a flow map and not a denoiser."""
+    """Returns True if the objective of this name trains a flow map and not a denoiser."""
     return SCHEDULED_OBJECTIVES.get(name, DenoisingObjective).flow_map
 
 
 def needs_teacher(name: str) -> bool:
-    """Whether a loss of this name distils another model."""
+    """Returns True if the objective of this name distils another model."""
     return SCHEDULED_OBJECTIVES.get(name, DenoisingObjective).needs_teacher
 
 
 def make_objective(
     name: str, kernel: Kernel, sigma_data: float, steps: int, options: Mapping[str, Any]
 ) -> Objective:
-    """The loss of that name.
+    """Makes an objective.
 
     Args:
-        name: of `OBJECTIVES`.
-        kernel: whose levels it is trained at.
-        sigma_data: standard deviation of the data.
-        steps: of the whole training, which schedules are spread over.
-        options: of `objective_options`; what is absent takes its default.
+        name: One of `OBJECTIVES`.
+        kernel: The kernel whose noise levels the network is trained at.
+        sigma_data: The standard deviation of the data.
+        steps: The number of optimiser steps of the training, over which schedules are spread.
+        options: The options of the objective that differ from `objective_options`.
 
     Raises:
-        InputError: unknown name or option, or an option outside its range.
+        InputError: ``name`` or an option is unknown, or an option is outside its range.
     """
-    known = objective_options(name)
+    defaults = objective_options(name)
     for option, value in options.items():
-        if option not in known:
-            raise InputError(f"options.{option}", value, choices(known, option))
+        if option not in defaults:
+            raise InputError(f"options.{option}", value, choices(defaults, option))
     if name in DENOISING_OBJECTIVES:
         return DenoisingObjective(name, kernel, sigma_data)
     return SCHEDULED_OBJECTIVES[name](kernel, sigma_data, steps, **options)
