@@ -10,10 +10,11 @@ from reprojax.models.unet import UNet
 
 
 class DDPM(UNet):
-    """DDPM's U-Net; its defaults are the published network of CIFAR-10 (35.7 M parameters).
+    """DDPM's U-Net. The defaults are the published network for CIFAR-10 (35.7 M parameters).
 
-    It resamples by plain convolutions rather than residual blocks, adds its residuals unscaled,
-    and attends after every block of a resolution in ``attention`` in both directions.
+    It resamples by plain convolutions instead of residual blocks, adds its residuals without a
+    factor, and has attention after every block of a resolution in ``attention``, on the way down
+    and on the way up.
 
     Args: those of `UNet`.
     """
@@ -26,12 +27,12 @@ class DDPM(UNet):
     def _down(
         self, level: int, x: jax.Array, start: jax.Array, emb: jax.Array, *, train: bool
     ) -> jax.Array:
-        # Zeros below and on the right alone, as the published weights know it.
+        # Zeros below and on the right only: the published weights were trained so.
         padding = ((0, 1), (0, 1))
         return self._conv(f"down{level}", x.shape[-1], strides=(2, 2), padding=padding)(x)
 
     def _up(self, level: int, x: jax.Array, emb: jax.Array, *, train: bool) -> jax.Array:
         return self._conv(f"up{level}", x.shape[-1])(upsample(x))
 
-    def _conv(self, name: str, width: int, **how) -> nn.Conv:
-        return nn.Conv(width, (3, 3), kernel_init=xavier, dtype=self.dtype, name=name, **how)
+    def _conv(self, name: str, width: int, **options) -> nn.Conv:
+        return nn.Conv(width, (3, 3), kernel_init=xavier, dtype=self.dtype, name=name, **options)

@@ -1,4 +1,4 @@
-"""The model families by name. A new family is a new file and one entry here."""
+"""The table of model families. A new family is a new file and one entry here."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from reprojax.models.unet import ConvUNet, UNet, check_conv_unet, check_unet
 from reprojax.models.uvit import UViT, check_uvit
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-Network = nn.Module  # the one name by which other packages speak of a Linen module
+Network = nn.Module  # so that other packages need not import Flax to name its type
 _NOT_KEYWORDS = {"parent", "name", "out_channels", "dtype"}
 
 
 class Family(NamedTuple):
-    """A network class and the check of its keywords against the image size."""
+    """A network class and the function that checks its keywords for an image size."""
 
     module: type[nn.Module]
     check: Callable[[int, dict], None]
@@ -41,10 +41,13 @@ FAMILIES: dict[str, Family] = {
 
 
 def network_defaults(family: str) -> dict[str, Any]:
-    """The family's keywords with their defaults (paper scale).
+    """Returns the keywords of a family with their defaults, which are of the paper's scale.
+
+    Args:
+        family: A key of `FAMILIES`.
 
     Raises:
-        InputError: unknown family.
+        InputError: ``family`` is not a key of `FAMILIES`.
     """
     require_choice("family", family, FAMILIES)
     fields = dataclasses.fields(FAMILIES[family].module)
@@ -57,19 +60,20 @@ def build_network(
     network: Mapping[str, Any],
     dtype: str = "float32",
 ) -> nn.Module:
-    """Makes a network (no parameters yet).
+    """Makes a network without parameters.
 
     Args:
-        family: a key of `FAMILIES`.
-        image_shape: (h, w, c), h == w.
-        network: keywords of the family; what is absent takes its default.
-        dtype: of the computation, a key of `DTYPES`.
+        family: A key of `FAMILIES`.
+        image_shape: The shape (h, w, c) of the images, h == w.
+        network: The keywords of the family that differ from `network_defaults`.
+        dtype: The dtype of the computation, a key of `DTYPES`.
 
     Returns:
-        A hashable Linen module; two calls with equal arguments compare equal.
+        A hashable Linen module. Equal arguments give equal modules.
 
     Raises:
-        InputError: unknown family, keyword or dtype, or a size that does not fit.
+        InputError: The family, a keyword or the dtype is unknown, or the keywords do not fit the
+            size of the images.
     """
     keywords = network_defaults(family)
     for name, value in network.items():
@@ -78,13 +82,22 @@ def build_network(
         keywords[name] = tuple(value) if isinstance(value, list) else value
     require_choice("training.dtype", dtype, DTYPES)
     if image_shape[0] != image_shape[1]:
-        raise InputError("data.size", image_shape, "networks take square images")
+        raise InputError("data.size", image_shape, "must be square for a network")
     FAMILIES[family].check(image_shape[0], keywords)
     return FAMILIES[family].module(out_channels=image_shape[2], dtype=DTYPES[dtype], **keywords)
 
 
 def init_params(module: nn.Module, image_shape: tuple[int, int, int], key: jax.Array) -> Any:
-    """Initial parameters, a pytree of float32 arrays; traceable."""
+    """Draws the initial parameters of a network. This function may be traced.
+
+    Args:
+        module: A network from `build_network`.
+        image_shape: The shape (h, w, c) of the images.
+        key: The PRNG key.
+
+    Returns:
+        The parameters, a pytree of float32 arrays.
+    """
     x = jnp.zeros((1, *image_shape), jnp.float32)
     cond = jnp.zeros((1,), jnp.int32) if module.num_classes else None
     return module.init({"params": key}, x, jnp.zeros((1,), jnp.float32), cond)["params"]
@@ -92,10 +105,10 @@ def init_params(module: nn.Module, image_shape: tuple[int, int, int], key: jax.A
 
 @cache
 def param_shapes(module: nn.Module, image_shape: tuple[int, int, int]) -> Any:
-    """Shapes of a network's parameters, a nested dict, without allocating them."""
+    """Returns the shapes of a network's parameters, a nested dict, without allocating them."""
     return jax.eval_shape(lambda key: init_params(module, image_shape, key), jax.random.key(0))
 
 
 def count_params(module: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Number of parameters, without allocating them."""
+    """Returns the number of a network's parameters, without allocating them."""
     return sum(x.size for x in jax.tree.leaves(param_shapes(module, image_shape)))

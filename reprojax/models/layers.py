@@ -11,11 +11,26 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from reprojax.errors import InputError
 from reprojax.rng import normal, uniform
 
 
+def require_condition(num_classes: int, cond: jax.Array | None) -> None:
+    """Raises InputError unless a network gets labels if and only if it is conditional.
+
+    Args:
+        num_classes: The number of classes of the network, 0 for an unconditional one.
+        cond: The labels that the network is called with, or None.
+    """
+    if num_classes and cond is None:
+        requirement = f"a conditional network ({num_classes} classes) needs a condition per image"
+        raise InputError("cond", None, requirement)
+    if not num_classes and cond is not None:
+        raise InputError("cond", None, "must be None for an unconditional network (0 classes)")
+
+
 def scaled_uniform(scale: float) -> Callable[..., jax.Array]:
-    """An initialiser: uniform with variance scale * 2 / (fan in + fan out) (Glorot for scale 1)."""
+    """Returns a uniform initialiser of variance 2 scale / (fan in + fan out); 1 is Glorot's."""
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
         fans = math.prod(shape[:-2]) * (shape[-2] + shape[-1])
@@ -26,7 +41,7 @@ def scaled_uniform(scale: float) -> Callable[..., jax.Array]:
 
 
 def normal_002(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """An initialiser: normal with deviation .02, truncated at two deviations (ViT's)."""
+    """Draws initial values as ViT does: normal with deviation .02, truncated at two deviations."""
     flat = jax.random.truncated_normal(key, -2.0, 2.0, (math.prod(shape),), jnp.float32)
     return (0.02 * flat).reshape(shape).astype(dtype)
 
@@ -36,16 +51,16 @@ near_zero = scaled_uniform(1e-10)
 
 
 def positional_features(t: jax.Array, dim: int, max_period: float, endpoint: bool) -> jax.Array:
-    """Sines and cosines of t at geometric frequencies from 1 to about 1 / max_period.
+    """Returns cosines and sines of t at geometric frequencies from 1 to about 1 / max_period.
 
     Args:
-        t: `[b]` float.
-        dim: even number of features.
-        max_period: of the slowest feature, in units of t over 2 pi.
-        endpoint: whether the slowest frequency is exactly 1 / max_period.
+        t: The network's noise input, `[b]` float.
+        dim: The number of features, even.
+        max_period: The period of the slowest feature over 2 pi, in units of t.
+        endpoint: Whether the slowest frequency is exactly 1 / max_period.
 
     Returns:
-        float32 `[b, dim]`: the cosines, then the sines.
+        The cosines, then the sines, float32 `[b, dim]`.
     """
     half = dim // 2
     exponent = np.arange(half) / max(half - int(endpoint), 1)
@@ -55,30 +70,46 @@ def positional_features(t: jax.Array, dim: int, max_period: float, endpoint: boo
 
 
 class FourierFeatures(nn.Module):
-    """Random Fourier features of the noise level, fixed at initialisation (arXiv 2011.13456)."""
+    """Random Fourier features of the noise level (arXiv 2011.13456), which are not trained.
+
+    Args:
+        dim: The number of features, even.
+        deviation: The standard deviation of the frequencies.
+    """
 
     dim: int
     deviation: float = 16.0
 
     @nn.compact
     def __call__(self, t: jax.Array) -> jax.Array:
-        """t `[b]` to float32 `[b, dim]`."""
-        draw = lambda key: self.deviation * normal(key, (self.dim // 2,))  # noqa: E731
+        """Maps t `[b]` to its features, float32 `[b, dim]`."""
+
+        def draw(key):
+            return self.deviation * normal(key, (self.dim // 2,))
+
         frequencies = self.param("frequencies", draw)
         angle = 2 * np.pi * t[:, None] * jax.lax.stop_gradient(frequencies)[None, :]
         return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
 def num_groups(channels: int) -> int:
-    """Groups of a GroupNorm: 32, or as many of at least 4 channels as divide evenly."""
+    """Returns the number of groups of a GroupNorm.
+
+    It is the largest divisor of ``channels`` that is at most 32 and leaves 4 channels per group.
+    """
     most = max(min(32, channels // 4), 1)
     return next(n for n in range(most, 0, -1) if channels % n == 0)
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation from sums and sums of squares.
+    """Group normalisation, computed from sums and sums of squares.
 
-    One fused affine per channel: on a CPU about twice as fast as normalising grouped views.
+    It applies one factor and one shift per channel, which on a CPU is about twice as fast as
+    normalising the groups as an array of their own.
+
+    Args:
+        epsilon: The number that is added to the variances.
+        dtype: The dtype of the result.
     """
 
     epsilon: float = 1e-6
@@ -86,7 +117,7 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """`[b, h, w, c]` to the same shape, in ``dtype``; statistics in float32."""
+        """Normalises x `[b, h, w, c]`, with statistics in float32."""
         b, h, w, c = x.shape
         groups = num_groups(c)
         weight = self.param("scale", nn.initializers.ones, (c,), jnp.float32)
@@ -106,13 +137,13 @@ class GroupNorm(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Dropout whose mask is drawn flat: the mask of ``nn.Dropout`` compiles slowly on a CPU."""
+    """Dropout. Its mask is drawn along one axis, as ``nn.Dropout`` compiles slowly on a CPU."""
 
     rate: float
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Zeroes a share ``rate`` of ``x`` in training and scales the rest up."""
+        """Sets a share ``rate`` of ``x`` to 0 in training and scales the rest up."""
         if not train or self.rate == 0.0:
             return x
         keep = uniform(self.make_rng("dropout"), x.shape, 0.0, 1.0) >= self.rate
@@ -120,30 +151,30 @@ class Dropout(nn.Module):
 
 
 def downsample(x: jax.Array) -> jax.Array:
-    """Halves height and width by the mean of 2 x 2 pixels."""
+    """Halves the height and width of x `[b, h, w, c]` by the mean of 2 x 2 pixels."""
     b, h, w, c = x.shape
     return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
 def upsample(x: jax.Array) -> jax.Array:
-    """Doubles height and width by repetition."""
+    """Doubles the height and width of x `[b, h, w, c]` by repetition."""
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
 def fir_downsample(x: jax.Array, pad: int = 1) -> jax.Array:
     """Halves height and width by the filter [1, 3, 3, 1] / 8 along each (arXiv 2011.13456).
 
-    Along an axis, `y[i] = (p[2i] + 3 p[2i + 1] + 3 p[2i + 2] + p[2i + 3]) / 8` with p the image
-    between ``pad`` zeros: centred on the pixels 2i and 2i + 1 for a pad of 1.
+    Along an axis, `y[i] = (p[2i] + 3 p[2i + 1] + 3 p[2i + 2] + p[2i + 3]) / 8`, where p is x with
+    ``pad`` zeros on each side. With a pad of 1 it is centred on the pixels 2i and 2i + 1.
 
     Args:
-        x: `[b, h, w, c]`, h and w even.
-        pad: zeros on each side.
+        x: Features `[b, h, w, c]`, h and w even.
+        pad: The number of zeros on each side.
 
     Returns:
-        `[b, h / 2 + pad - 1, w / 2 + pad - 1, c]`.
+        Features `[b, h / 2 + pad - 1, w / 2 + pad - 1, c]`.
     """
-    # Strided slices and sums: the same as a depthwise convolution, which XLA computes far more
+    # Strided slices and sums give the same as a depthwise convolution, which XLA computes far more
     # slowly on a CPU.
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     for axis in (1, 2):
@@ -154,16 +185,16 @@ def fir_downsample(x: jax.Array, pad: int = 1) -> jax.Array:
 
 
 def fir_upsample(x: jax.Array) -> jax.Array:
-    """Doubles height and width by the transpose of `fir_downsample`, times 4.
+    """Doubles height and width by 4 times the transpose of `fir_downsample`.
 
     Along an axis, `y[2i] = (3 x[i] + x[i - 1]) / 4` and `y[2i + 1] = (3 x[i] + x[i + 1]) / 4`,
-    with zeros outside.
+    where x is 0 outside of the image.
 
     Args:
-        x: `[b, h, w, c]`.
+        x: Features `[b, h, w, c]`.
 
     Returns:
-        `[b, 2 h, 2 w, c]`.
+        Features `[b, 2 h, 2 w, c]`.
     """
     for axis in (1, 2):
         n = x.shape[axis]
@@ -176,14 +207,14 @@ def fir_upsample(x: jax.Array) -> jax.Array:
 
 
 def attend(qkv: jax.Array, num_heads: int) -> jax.Array:
-    """Softmax attention over tokens.
+    """Computes softmax attention over n tokens.
 
     Args:
-        qkv: `[b, n, 3 * d]`, queries, keys and values side by side.
-        num_heads: divides d.
+        qkv: Queries, keys and values side by side, `[b, n, 3 * d]`.
+        num_heads: The number of heads, a divisor of d.
 
     Returns:
-        `[b, n, d]`.
+        Tokens `[b, n, d]`.
     """
     b, n, d = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     q, k, v = (a.reshape(b, n, num_heads, d // num_heads) for a in jnp.split(qkv, 3, axis=-1))

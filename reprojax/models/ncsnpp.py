@@ -1,4 +1,4 @@
-"""NCSN++: Fourier features, smooth resampling and an input pyramid (arXiv 2011.13456)."""
+"""NCSN++, with Fourier features, smooth resampling and an input pyramid (arXiv 2011.13456)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from reprojax.models.unet import UNet
 
 
 class NCSNpp(UNet):
-    """NCSN++ in EDM's form (arXiv 2206.00364): 56.4 M parameters at the defaults.
+    """NCSN++ in EDM's form (arXiv 2206.00364), with 56.4 M parameters at the defaults.
 
-    The input comes back at every resolution: the image, and then each step's result, is convolved
-    and halved beside the residual block that halves the features, and added to these.
+    An input pyramid enters at every resolution. Its first level is the image. At each step down the
+    level above is convolved, halved and added to the features that the residual block has halved;
+    the sum is the next level.
 
     Args: those of `UNet`.
     """
@@ -27,8 +28,8 @@ class NCSNpp(UNet):
         self, level: int, x: jax.Array, start: jax.Array, emb: jax.Array, *, train: bool
     ) -> jax.Array:
         x = super()._down(level, x, start, emb, train=train)
-        # One pixel more than the image on each side: there the filter reads the convolution's own
-        # values, where padding its result would give it zeros.
+        # The result has one pixel more than the image on each side, so that at the border the
+        # filter reads values of the convolution. Padding the result would give it zeros.
         conv = nn.Conv(
             x.shape[-1],
             (3, 3),

@@ -1,4 +1,4 @@
-"""The U-Net family of score models: DDPM++ blocks (arXiv 2011.13456, in EDM's form 2206.00364)."""
+"""The U-Net family of score models, of DDPM++ blocks (arXiv 2011.13456) as in EDM (2206.00364)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from reprojax.models.layers import (
     downsample,
     near_zero,
     positional_features,
+    require_condition,
     scaled_uniform,
     upsample,
     xavier,
@@ -28,9 +29,18 @@ EMBEDDINGS = ("positional", "fourier")
 
 
 class ResidualBlock(nn.Module):
-    """GroupNorm, SiLU, convolution, twice; the embedding is added between; attention after.
+    """A residual block: twice GroupNorm, SiLU and convolution, then attention if that is on.
 
-    ``resample``, where given, is applied before the first convolution and on the skip.
+    The embedding of the noise level is added between the two convolutions.
+
+    Args:
+        width: The number of channels of the result.
+        attention: Whether attention follows.
+        resample: A function that changes the resolution, applied before the first convolution and
+            on the skip; or None.
+        dropout: The dropout rate.
+        skip_scale: The factor on the residual sum.
+        dtype: The dtype of the computation.
     """
 
     width: int
@@ -42,20 +52,24 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, embedding: jax.Array, *, train: bool) -> jax.Array:
-        """x `[b, h, w, c]`, embedding `[b, e]` to `[b, h', w', width]`."""
-        move = self.resample or (lambda a: a)
-        conv = lambda name, init: nn.Conv(  # noqa: E731
-            self.width, (3, 3), kernel_init=init, dtype=self.dtype, name=name
-        )
+        """Maps x `[b, h, w, c]` and an embedding `[b, e]` to `[b, h', w', width]`."""
+
+        def resample(a):
+            return self.resample(a) if self.resample else a
+
+        def conv(name, init):
+            return nn.Conv(self.width, (3, 3), kernel_init=init, dtype=self.dtype, name=name)
+
         skip = x
-        h = conv("conv0", xavier)(move(nn.silu(GroupNorm(dtype=self.dtype, name="norm0")(x))))
+        h = conv("conv0", xavier)(resample(nn.silu(GroupNorm(dtype=self.dtype, name="norm0")(x))))
         shift = nn.Dense(self.width, kernel_init=xavier, dtype=self.dtype, name="affine")(embedding)
         h = nn.silu(GroupNorm(dtype=self.dtype, name="norm1")(h + shift[:, None, None]))
         h = Dropout(self.dropout)(h, train=train)
         h = conv("conv1", near_zero)(h)
         if self.resample or x.shape[-1] != self.width:
-            # A 1 x 1 convolution, as the matrix product it is: twice as fast on a CPU.
-            skip = nn.Dense(self.width, kernel_init=xavier, dtype=self.dtype, name="skip")(move(x))
+            # A 1 x 1 convolution as a matrix product, which is twice as fast on a CPU.
+            dense = nn.Dense(self.width, kernel_init=xavier, dtype=self.dtype, name="skip")
+            skip = dense(resample(x))
         x = (h + skip) * self.skip_scale
         return self._attend(x) if self.attention else x
 
@@ -70,22 +84,24 @@ class ResidualBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """DDPM++ U-Net (arXiv 2011.13456, in EDM's form).
+    """The U-Net of DDPM++ (arXiv 2011.13456) in EDM's form (arXiv 2206.00364).
 
-    The other U-Nets are subclasses that replace what differs: a class variable (how it resamples,
-    where it attends) or one of the steps that ``__call__`` is made of.
+    The other U-Nets are subclasses that replace a class variable (how features are resampled, where
+    attention stands) or one of the methods that ``__call__`` consists of.
 
     Args:
-        out_channels: image channels.
-        width: channels at full resolution before the multiplier.
-        multipliers: channel multiplier per resolution; each entry after the first halves the size.
-        num_blocks: residual blocks per resolution on the way down (one more on the way up).
-        attention: resolutions (side lengths) with attention.
-        dropout: rate, in training only.
-        skip_scale: factor on every residual sum.
-        embedding: of the noise input: "positional" or "fourier".
-        num_classes: classes of the conditioning input, 0 for none.
-        dtype: of the computation; parameters stay float32.
+        out_channels: The number of image channels.
+        width: The number of channels at full resolution, before the multiplier.
+        multipliers: The channel multiplier of each resolution. Each entry after the first halves
+            the resolution.
+        num_blocks: The number of residual blocks per resolution on the way down; there is one more
+            on the way up.
+        attention: The resolutions (side lengths) with attention.
+        dropout: The dropout rate in training.
+        skip_scale: The factor on every residual sum.
+        embedding: The embedding of the noise input, "positional" or "fourier".
+        num_classes: The number of classes, 0 for an unconditional network.
+        dtype: The dtype of the computation. Parameters are float32.
     """
 
     out_channels: int
@@ -98,10 +114,10 @@ class UNet(nn.Module):
     embedding: str = "positional"
     num_classes: int = 0
     dtype: Any = jnp.float32
-    # Without annotations, so that none of these is a field, hence a keyword of a config.
+    # These have no annotation. They are not fields and so cannot be set in a config.
     middle_attention = True
-    every_up_attention = False  # on the way up too, attend after each block, not the last alone
-    noise_features = 1  # features of the noise input over ``width``
+    every_up_attention = False  # on the way up, attention after every block, not just the last
+    noise_features = 1  # the number of features of the noise input over ``width``
     downsample = staticmethod(downsample)
     upsample = staticmethod(upsample)
 
@@ -114,7 +130,20 @@ class UNet(nn.Module):
         *,
         train: bool = False,
     ) -> jax.Array:
-        """x `[b, h, w, c]`, c_noise `[b]`, cond int32 `[b]` or None to float32 `[b, h, w, c]`."""
+        """Applies the network.
+
+        Args:
+            x: Scaled noisy images, `[b, h, w, c]`.
+            c_noise: The noise input, `[b]`.
+            cond: Labels, int32 `[b]`, or None for an unconditional network.
+            train: Whether dropout is on; it takes the PRNG stream "dropout".
+
+        Returns:
+            The network's output, float32 `[b, h, w, c]`.
+
+        Raises:
+            InputError: A conditional network has no labels, or an unconditional one has some.
+        """
         emb = self._embed(c_noise, cond)
         x, skips = self._encode(x, emb, train=train)
         return self._decode(x, skips, emb, train=train)
@@ -122,7 +151,7 @@ class UNet(nn.Module):
     def _encode(
         self, x: jax.Array, emb: jax.Array, *, train: bool
     ) -> tuple[jax.Array, list[jax.Array]]:
-        """The way down and the middle: an image to its features and the skips, finest first."""
+        """Applies the way down and the middle. Returns the features and the skips, finest first."""
         start = x
         x = nn.Conv(self.width, (3, 3), kernel_init=xavier, dtype=self.dtype, name="conv_in")(x)
         skips = [x]
@@ -142,12 +171,12 @@ class UNet(nn.Module):
     def _decode(
         self, x: jax.Array, skips: list[jax.Array], emb: jax.Array, *, train: bool
     ) -> jax.Array:
-        """The way up: what `_encode` returns to float32 `[b, h, w, c]`."""
-        skips = list(skips)  # popped below; a caller may decode them again
+        """Applies the way up to the results of `_encode`. Returns float32 `[b, h, w, c]`."""
+        skips = list(skips)  # a copy, since the caller may decode the same skips again
         for level, multiplier in reversed(list(enumerate(self.multipliers))):
             for i in range(self.num_blocks + 1):
-                here = self.every_up_attention or i == self.num_blocks
-                attention = here and x.shape[1] in self.attention
+                may_attend = self.every_up_attention or i == self.num_blocks
+                attention = may_attend and x.shape[1] in self.attention
                 x = jnp.concatenate([x, skips.pop()], axis=-1)
                 name = f"dec{level}_{i}"
                 block = self._block(name, self.width * multiplier, attention=attention)
@@ -161,23 +190,23 @@ class UNet(nn.Module):
     def _down(
         self, level: int, x: jax.Array, start: jax.Array, emb: jax.Array, *, train: bool
     ) -> jax.Array:
-        """The step from the level above to this one.
+        """Applies the step from a level to the next coarser one.
 
         Args:
-            level: the coarser one, from 1.
-            x: `[b, 2 h, 2 w, c]`, what the level above ends with.
-            start: `[b, 2 h, 2 w, c']`, what it began with: the previous step's result, or the
-                image. Unused here; an input pyramid is carried in it.
-            emb: `[b, e]`.
-            train: whether dropout acts.
+            level: The coarser level, from 1.
+            x: The last features of the finer level, `[b, 2 h, 2 w, c]`.
+            start: The first features of the finer level, `[b, 2 h, 2 w, c']`: the result of the
+                previous step, or the image. A subclass with an input pyramid uses it.
+            emb: The embedding of the noise level, `[b, e]`.
+            train: Whether dropout is on.
 
         Returns:
-            `[b, h, w, c]`.
+            The first features of the coarser level, `[b, h, w, c]`.
         """
         return self._block(f"down{level}", x.shape[-1], self.downsample)(x, emb, train=train)
 
     def _up(self, level: int, x: jax.Array, emb: jax.Array, *, train: bool) -> jax.Array:
-        """The step from this level to the finer one: `[b, h, w, c]` to `[b, 2 h, 2 w, c]`."""
+        """Applies the step to the next finer level, from `[b, h, w, c]` to `[b, 2 h, 2 w, c]`."""
         return self._block(f"up{level}", x.shape[-1], self.upsample)(x, emb, train=train)
 
     def _block(
@@ -198,12 +227,13 @@ class UNet(nn.Module):
         )
 
     def _embed(self, c_noise: jax.Array, cond: jax.Array | None) -> jax.Array:
+        require_condition(self.num_classes, cond)
         dim = self.noise_features * self.width
         if self.embedding == "fourier":
             emb = FourierFeatures(dim, name="fourier")(c_noise)
         else:
             emb = positional_features(c_noise, dim, max_period=1e4, endpoint=True)
-        if self.num_classes and cond is not None:
+        if self.num_classes:
             one_hot = jax.nn.one_hot(cond, self.num_classes)
             emb = emb + nn.Dense(dim, use_bias=False, kernel_init=xavier, name="label")(one_hot)
         for name in ("embed0", "embed1"):
@@ -212,9 +242,9 @@ class UNet(nn.Module):
 
 
 class ConvUNet(UNet):
-    """The U-Net without any attention: what a pixel becomes depends on its surroundings alone.
+    """The U-Net without attention, whose output at a pixel depends on the pixel's surroundings.
 
-    The network that local score machines (arXiv 2412.20292) are to explain.
+    Local score machines (arXiv 2412.20292) are meant to explain networks of this kind.
     """
 
     attention: tuple[int, ...] = ()
@@ -222,27 +252,33 @@ class ConvUNet(UNet):
 
 
 def check_conv_unet(size: int, network: dict) -> None:
-    """Raises InputError as `check_unet` does, and where attention is asked for."""
+    """Raises InputError as `check_unet` does, and if there is attention."""
     check_unet(size, network)
     if network["attention"]:
-        raise InputError("network.attention", network["attention"], "(): this family has none")
+        requirement = "must be (): this family has no attention"
+        raise InputError("network.attention", network["attention"], requirement)
 
 
 def check_unet(size: int, network: dict) -> None:
-    """Raises InputError unless images of this side length fit the U-Net's halvings."""
+    """Raises InputError unless the keywords of a U-Net are in range and fit the image size.
+
+    Args:
+        size: The side of the images in pixels.
+        network: All keywords of the family.
+    """
     multipliers = network["multipliers"]
     if not multipliers or min(multipliers) < 1:
-        raise InputError("network.multipliers", multipliers, "one or more numbers of at least 1")
+        requirement = "must be one or more numbers of at least 1"
+        raise InputError("network.multipliers", multipliers, requirement)
     require_number("network.num_blocks", network["num_blocks"], at_least=1)
     require_number("network.dropout", network["dropout"], at_least=0, below=1)
     require_number("network.skip_scale", network["skip_scale"], above=0)
     require_choice("network.embedding", network["embedding"], EMBEDDINGS)
     factor = 2 ** (len(multipliers) - 1)
     if size % factor:
-        raise InputError(
-            "data.size",
-            size,
-            f"a U-Net with {len(multipliers)} resolutions needs a multiple of {factor}",
+        requirement = (
+            f"must be a multiple of {factor} for a U-Net with {len(multipliers)} resolutions"
         )
+        raise InputError("data.size", size, requirement)
     if network["width"] < 4 or network["width"] % 4:
         raise InputError("network.width", network["width"], "must be a positive multiple of 4")

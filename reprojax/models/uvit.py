@@ -1,4 +1,4 @@
-"""U-ViT: a vision transformer on patches with long skips (arXiv 2209.12152)."""
+"""U-ViT, a vision transformer with long skip connections (arXiv 2209.12152)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,26 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from reprojax.errors import InputError, require_number
-from reprojax.models.layers import Dropout, attend, normal_002, positional_features, xavier
+from reprojax.models.layers import (
+    Dropout,
+    attend,
+    normal_002,
+    positional_features,
+    require_condition,
+    xavier,
+)
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm attention and MLP; where a long skip comes in, it is concatenated and projected."""
+    """A pre-norm transformer block of attention and MLP, with or without a long skip.
+
+    Args:
+        dim: The token dimension.
+        num_heads: The number of heads, a divisor of ``dim``.
+        mlp_ratio: The hidden width of the MLP over ``dim``.
+        dropout: The dropout rate in training.
+        dtype: The dtype of the computation.
+    """
 
     dim: int
     num_heads: int
@@ -23,12 +38,17 @@ class TransformerBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, skip: jax.Array | None = None, *, train: bool) -> jax.Array:
-        """x `[b, n, dim]` and an optional skip of the same shape to `[b, n, dim]`."""
-        dense = lambda n, name, bias=True: nn.Dense(  # noqa: E731
-            n, use_bias=bias, kernel_init=normal_002, dtype=self.dtype, name=name
-        )
-        norm = lambda name: nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name=name)  # noqa: E731
-        drop = lambda h: Dropout(self.dropout)(h, train=train)  # noqa: E731
+        """Maps tokens x `[b, n, dim]`, and a long skip of the same shape or None, to tokens."""
+
+        def dense(n, name, bias=True):
+            return nn.Dense(n, use_bias=bias, kernel_init=normal_002, dtype=self.dtype, name=name)
+
+        def norm(name):
+            return nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name=name)
+
+        def drop(h):
+            return Dropout(self.dropout)(h, train=train)
+
         if skip is not None:
             x = dense(self.dim, "skip")(jnp.concatenate([x, skip], axis=-1))
         h = attend(dense(3 * self.dim, "qkv", bias=False)(norm("norm1")(x)), self.num_heads)
@@ -40,20 +60,21 @@ class TransformerBlock(nn.Module):
 
 
 class UViT(nn.Module):
-    """U-ViT.
+    """U-ViT (arXiv 2209.12152).
 
     Args:
-        out_channels: image channels.
-        width: token dimension.
-        patch: side of a patch in pixels.
-        depth: transformer blocks without the middle one; even (half before, half after it).
-        num_heads: divides ``width``.
-        mlp_ratio: hidden width of the MLP over ``width``.
-        dropout: rate, in training only.
-        noise_scale: factor on c_noise before its sinusoidal token, which expects a range near
-            0-1,000: 1 for the VP family, larger for EDM's c_noise = log(sigma) / 4.
-        num_classes: classes of the conditioning token, 0 for none.
-        dtype: of the computation; parameters stay float32.
+        out_channels: The number of image channels.
+        width: The token dimension.
+        patch: The side of a patch in pixels.
+        depth: The number of transformer blocks without the middle one; even, since half of them
+            stand before it and half after it.
+        num_heads: The number of attention heads; twice this number must divide ``width``.
+        mlp_ratio: The hidden width of the MLPs over ``width``.
+        dropout: The dropout rate in training.
+        noise_scale: The factor on c_noise before its sinusoidal token, which expects values from 0
+            to about 1,000: 1 for the VP family, larger for EDM's c_noise = log(sigma) / 4.
+        num_classes: The number of classes, 0 for an unconditional network.
+        dtype: The dtype of the computation. Parameters are float32.
     """
 
     out_channels: int
@@ -76,12 +97,29 @@ class UViT(nn.Module):
         *,
         train: bool = False,
     ) -> jax.Array:
-        """x `[b, h, w, c]`, c_noise `[b]`, cond int32 `[b]` or None to float32 `[b, h, w, c]`."""
+        """Applies the network.
+
+        Args:
+            x: Scaled noisy images, `[b, h, w, c]`.
+            c_noise: The noise input, `[b]`.
+            cond: Labels, int32 `[b]`, or None for an unconditional network.
+            train: Whether dropout is on; it takes the PRNG stream "dropout".
+
+        Returns:
+            The network's output, float32 `[b, h, w, c]`.
+
+        Raises:
+            InputError: A conditional network has no labels, or an unconditional one has some.
+        """
+        require_condition(self.num_classes, cond)
         b, h, w, c = x.shape
         x, extras = self._tokens(x, c_noise, cond)
-        block = lambda name: TransformerBlock(  # noqa: E731
-            self.width, self.num_heads, self.mlp_ratio, self.dropout, self.dtype, name=name
-        )
+
+        def block(name):
+            return TransformerBlock(
+                self.width, self.num_heads, self.mlp_ratio, self.dropout, self.dtype, name=name
+            )
+
         skips = []
         for i in range(self.depth // 2):
             x = block(f"in{i}")(x, train=train)
@@ -99,7 +137,10 @@ class UViT(nn.Module):
     def _tokens(
         self, x: jax.Array, c_noise: jax.Array, cond: jax.Array | None
     ) -> tuple[jax.Array, int]:
-        """Label and time tokens before the patches, positions added; and how many come before."""
+        """Returns the tokens with their positions, and how many stand before the patches.
+
+        Those are the token of the label, if the network is conditional, and the token of the time.
+        """
         p = (self.patch, self.patch)
         conv = nn.Conv(
             self.width, p, p, padding="VALID", kernel_init=xavier, dtype=self.dtype, name="patches"
@@ -108,26 +149,28 @@ class UViT(nn.Module):
         x = x.reshape(x.shape[0], -1, self.width)
         time = positional_features(c_noise * self.noise_scale, self.width, 1e4, endpoint=False)
         tokens = [time[:, None].astype(x.dtype), x]
-        if self.num_classes and cond is not None:
-            label = nn.Embed(self.num_classes, self.width, embedding_init=normal_002, name="label")(
-                cond
-            )
-            tokens.insert(0, label[:, None].astype(x.dtype))
+        if self.num_classes:
+            embed = nn.Embed(self.num_classes, self.width, embedding_init=normal_002, name="label")
+            tokens.insert(0, embed(cond)[:, None].astype(x.dtype))
         x = jnp.concatenate(tokens, axis=1)
         positions = self.param("positions", normal_002, (1, x.shape[1], self.width), jnp.float32)
         return x + positions.astype(x.dtype), len(tokens) - 1
 
 
 def check_uvit(size: int, network: dict) -> None:
-    """Raises InputError unless images of this side length can be cut into the patches."""
+    """Raises InputError unless the keywords of a U-ViT are in range and fit the image size.
+
+    Args:
+        size: The side of the images in pixels.
+        network: All keywords of the family.
+    """
     require_number("network.dropout", network["dropout"], at_least=0, below=1)
     require_number("network.noise_scale", network["noise_scale"], above=0)
     require_number("network.mlp_ratio", network["mlp_ratio"], above=0)
     if network["patch"] < 1 or size % network["patch"]:
         raise InputError("network.patch", network["patch"], f"must divide the image size {size}")
     if network["num_heads"] < 1 or network["width"] % (2 * network["num_heads"]):
-        raise InputError(
-            "network.num_heads", network["num_heads"], f"2 x heads must divide {network['width']}"
-        )
+        requirement = f"must be at least 1, and its double must divide the width {network['width']}"
+        raise InputError("network.num_heads", network["num_heads"], requirement)
     if network["depth"] < 2 or network["depth"] % 2:
         raise InputError("network.depth", network["depth"], "must be even and at least 2")

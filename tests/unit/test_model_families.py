@@ -25,7 +25,10 @@ def param_shapes(module, shape=SHAPE):
 def drawn_params(module, shape=SHAPE):
     """Any values: initial ones, near zero in some layers, would hide what reaches these."""
     rng = np.random.default_rng(0)
-    draw = lambda p: jnp.asarray(0.2 * rng.normal(size=p.shape), jnp.float32)  # noqa: E731
+
+    def draw(p):
+        return jnp.asarray(0.2 * rng.normal(size=p.shape), jnp.float32)
+
     return jax.tree.map(draw, param_shapes(module, shape))
 
 
@@ -205,9 +208,9 @@ def test_other_intervals_decoders_learn_nothing_from_an_image(multistage):
 
 
 def test_what_the_intervals_share():
-    count = lambda family, **more: count_params(  # noqa: E731
-        build_network(family, SHAPE, {**TINY, **more}), SHAPE
-    )
+    def count(family, **more):
+        return count_params(build_network(family, SHAPE, {**TINY, **more}), SHAPE)
+
     assert count("multistage", shared="none") == 3 * count("unet")
     module = build_network("multistage", SHAPE, TINY)
     shapes = param_shapes(module)

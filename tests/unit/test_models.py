@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from reprojax.errors import InputError
-from reprojax.models.families import FAMILIES, build_network, count_params, init_params
+from reprojax.models.families import (
+    FAMILIES,
+    build_network,
+    count_params,
+    init_params,
+    param_shapes,
+)
 from reprojax.models.layers import GroupNorm, attend, num_groups
 
 SMALL = {
@@ -74,9 +80,11 @@ def test_the_convolutional_u_net_has_no_attention():
 def test_dropout_acts_in_training_only(small):
     module, params = small
     x, t, c = jnp.ones((2, 8, 8, 1)), jnp.zeros(2), jnp.zeros(2, jnp.int32)
-    call = lambda key, train: module.apply(  # noqa: E731
-        {"params": params}, x, t, c, train=train, rngs={"dropout": jax.random.key(key)}
-    )
+
+    def call(key, train):
+        rngs = {"dropout": jax.random.key(key)}
+        return module.apply({"params": params}, x, t, c, train=train, rngs=rngs)
+
     np.testing.assert_array_equal(call(0, False), call(1, False))
     assert np.abs(call(0, True) - call(1, True)).max() > 1e-4
 
@@ -127,6 +135,36 @@ def test_attention_is_softmax_attention():
     weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     want = np.einsum("bhqk,bkhd->bqhd", weights, v).reshape(2, 6, 8)
     np.testing.assert_allclose(attend(jnp.asarray(qkv, jnp.float32), 2), want, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "family, more", [*((family, {}) for family in FAMILIES), ("multistage", {"shared": "none"})]
+)
+def test_a_network_gets_labels_if_and_only_if_it_is_conditional(family, more):
+    x, labels = jnp.ones((2, 8, 8, 1)), jnp.zeros(2, jnp.int32)
+
+    def call(module, cond):
+        params = jax.eval_shape(lambda: init_params(module, (8, 8, 1), jax.random.key(0)))
+        return jax.eval_shape(module.apply, {"params": params}, x, jnp.zeros(2), cond)
+
+    conditional = build_network(family, (8, 8, 1), {**SMALL[family], **more, "num_classes": 3})
+    unconditional = build_network(family, (8, 8, 1), {**SMALL[family], **more})
+    with pytest.raises(InputError, match=r"cond: a conditional network .* needs a condition"):
+        call(conditional, None)
+    with pytest.raises(InputError, match="cond: must be None"):
+        call(unconditional, labels)
+    assert call(conditional, labels).shape == call(unconditional, None).shape == x.shape
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_conditional_networks_have_parameters_for_labels(family):
+    def names(num_classes):
+        network = {**SMALL[family], "num_classes": num_classes}
+        shapes = param_shapes(build_network(family, (8, 8, 1), network), (8, 8, 1))
+        leaves = jax.tree_util.tree_leaves_with_path(shapes)
+        return {jax.tree_util.keystr(path[:-1]) for path, _ in leaves}
+
+    assert names(3) - names(0) == {"['label']"} and names(0) < names(3)
 
 
 @pytest.mark.parametrize(
