@@ -1,4 +1,4 @@
-"""Which images a training step sees, as a function of the seed and the step alone."""
+"""The images of each training step, as a function of the seed and the step alone."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from reprojax.errors import InputError
+from reprojax.errors import require_number
 from reprojax.rng import host_permutation
 
 
 @dataclass(frozen=True)
 class BatchSchedule:
-    """Batches cut from an endless row of epochs, each a permutation of its own.
+    """Batches cut from an endless sequence of epochs, each a permutation of the images.
 
-    Nothing is carried from step to step, so a resumed run sees what an unbroken one sees. Batches
-    run across the ends of epochs (and over several where ``batch_size`` exceeds ``n``).
+    No state is carried from step to step, so a resumed run gets the batches of an unbroken one.
+    A batch may extend over the end of an epoch, or over several epochs if ``batch_size`` exceeds
+    ``n``.
 
     Attributes:
-        n: number of images.
-        batch_size: images per step.
-        seed: of the permutations.
+        n: The number of images.
+        batch_size: The number of images per step.
+        seed: The seed of the permutations.
 
     Raises:
         InputError: ``n`` or ``batch_size`` is less than 1.
@@ -33,13 +34,15 @@ class BatchSchedule:
     seed: int
 
     def __post_init__(self):
-        if self.n < 1:
-            raise InputError("data.n_train", self.n, "at least 1")
-        if self.batch_size < 1:
-            raise InputError("training.batch_size", self.batch_size, "at least 1")
+        require_number("data.n_train", self.n, at_least=1)
+        require_number("training.batch_size", self.batch_size, at_least=1)
 
     def indices(self, step: int) -> np.ndarray:
-        """Positions in the training set of the batch of ``step`` (from 0), int64 `[batch_size]`."""
+        """Returns the positions in the training set of a step's batch, int64 `[batch_size]`.
+
+        Args:
+            step: The number of the step, from 0.
+        """
         start, stop = step * self.batch_size, (step + 1) * self.batch_size
         epochs = range(start // self.n, (stop - 1) // self.n + 1)
         row = np.concatenate([self._epoch(epoch) for epoch in epochs])
@@ -48,6 +51,12 @@ class BatchSchedule:
 
     @cached_property
     def _epoch(self) -> Callable[[int], np.ndarray]:
-        """The permutation of an epoch; the last few are kept, as a batch touches two or more."""
-        # Kept per schedule: many may run side by side, and none pushes out what another needs.
-        return lru_cache(maxsize=4)(lambda e: host_permutation(self.seed, "data/epoch", e, self.n))
+        """A function from the number of an epoch to its permutation."""
+
+        # The last few are cached, because a batch may touch several epochs. Each schedule has a
+        # cache of its own, so that of many schedules none evicts what another needs.
+        @lru_cache(maxsize=4)
+        def permutation(epoch: int) -> np.ndarray:
+            return host_permutation(self.seed, "data/epoch", epoch, self.n)
+
+        return permutation

@@ -1,4 +1,4 @@
-"""CIFAR-10 from its Python archive, without running anything that its pickles ask for."""
+"""CIFAR-10 from its Python archive, read without executing what its pickles name."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ def read_cifar10(path: str = "", split: str = "train") -> tuple[np.ndarray, np.n
     """Reads CIFAR-10.
 
     Args:
-        path: ``cifar-10-python.tar.gz``, the extracted ``cifar-10-batches-py`` or a folder with
-            either; if empty, $REPROJAX_DATA is that folder.
-        split: ``"train"`` (50,000), ``"test"`` (10,000) or ``"all"`` (train, then test).
+        path: The file ``cifar-10-python.tar.gz``, the extracted folder ``cifar-10-batches-py``, or
+            a folder with either. If empty, $REPROJAX_DATA is that folder.
+        split: ``"train"`` (50,000 images), ``"test"`` (10,000) or ``"all"`` (train, then test).
 
     Returns:
         Images, uint8 `[n, 32, 32, 3]`, and labels, int32 `[n]` in 0..9.
 
     Raises:
-        InputError: an unknown split; the files are missing, broken or hold anything but arrays.
+        InputError: The split is unknown, or the files are missing, damaged or hold other things
+            than arrays.
     """
     require_choice("data.split", split, BATCHES)
     place = _find(path)
@@ -47,55 +48,54 @@ def _find(path: str) -> Path:
     for candidate in (place / FOLDER, place / ARCHIVE, place):
         if candidate.is_file() or (candidate / BATCHES["test"][0]).is_file():
             return candidate
-    raise InputError(
-        "data.path",
-        path or "an empty path",
-        f"CIFAR-10 is not in {place}: get {URL} and set data.path to it "
-        "(or REPROJAX_DATA to its folder)",
+    requirement = (
+        f"CIFAR-10 is not in {place}; download {URL} and set data.path to the file, or "
+        "REPROJAX_DATA to its folder"
     )
+    raise InputError("data.path", path or None, requirement)
 
 
 def _read_files(place: Path, names: tuple[str, ...]) -> dict[str, bytes]:
-    """The bytes of the named batches, from a folder or straight from the archive."""
+    """Returns the bytes of the named batches, from a folder or from the archive."""
     files = {}
     try:
         if place.is_dir():
             files = {name: (place / name).read_bytes() for name in names}
         else:
-            # In the archive's own order: seeking back in a gzip stream would inflate it again.
+            # In the order of the archive, since going back in a gzip stream inflates it again.
             with tarfile.open(place) as archive:
                 for member in archive:
                     name = Path(member.name).name
                     if name in names and member.isfile():
                         files[name] = archive.extractfile(member).read()
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise InputError(
-            "data.path", str(place), f"a complete CIFAR-10 archive or folder ({error}): see {URL}"
-        ) from error
+        requirement = f"must be a complete archive or folder of CIFAR-10 ({error}); see {URL}"
+        raise InputError("data.path", str(place), requirement) from error
     missing = [name for name in names if name not in files]
     if missing:
-        raise InputError("data.path", str(place), f"it lacks {', '.join(missing)}: see {URL}")
+        requirement = f"lacks {', '.join(missing)}; see {URL}"
+        raise InputError("data.path", str(place), requirement)
     return files
 
 
 def _parse_batch(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
     try:
-        # latin1 maps the byte strings of Python 2 to text one to one.
+        # latin1 maps each byte of Python 2's strings to one character.
         batch = _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
         batch = {_bytes(key): value for key, value in batch.items()}
         pixels = batch[b"data"].to_numpy().reshape(-1, 3, SIDE, SIDE)
         labels = np.asarray(batch[b"labels"], np.int32)
         if labels.shape != (len(pixels),) or not np.isin(labels, range(NUM_CLASSES)).all():
-            raise ValueError("its labels are not one of 0..9 per image")
+            raise ValueError("the labels are not a number in 0..9 per image")
     except InputError as error:
         raise InputError("data.path", name, error.requirement) from error
-    except Exception as error:  # A damaged pickle can raise nearly any error there is.
-        raise InputError("data.path", name, f"a CIFAR-10 batch ({error!r})") from error
+    except Exception as error:  # a damaged pickle can raise nearly any error
+        raise InputError("data.path", name, f"must be a batch of CIFAR-10 ({error!r})") from error
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), labels
 
 
 def _bytes(text: str | bytes, encoding: str = "latin1") -> bytes:
-    """Stands in for ``_codecs.encode``: latin1 alone, the one that pickled bytes use."""
+    """Stands in for ``_codecs.encode``, with the one encoding that pickled bytes use."""
     if encoding != "latin1":
         raise ValueError(f"encoding {encoding!r}")
     return text if isinstance(text, bytes) else text.encode("latin1")
@@ -108,13 +108,13 @@ class _PickledDtype:
         self.code = code
 
     def __setstate__(self, state: object) -> None:
-        pass  # Byte order and alignment: a byte has neither.
+        pass  # the state is byte order and alignment, which a byte does not have
 
 
 class _PickledArray:
     """Stands in for ``numpy.ndarray``.
 
-    The real one would do what a stranger's state says, and an object array over a given buffer
+    The real class would obey the state in the file, and an object array over a buffer from the file
     follows any pointer that is written there.
     """
 
@@ -134,7 +134,7 @@ def _reconstruct(*_: object) -> _PickledArray:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Builds lists, dicts, numbers, text and arrays; every other name is refused."""
+    """An unpickler that builds lists, dicts, numbers, text and arrays and refuses all else."""
 
     ADMITTED = {  # noqa: RUF012 (read-only)
         ("numpy", "ndarray"): _PickledArray,
@@ -148,8 +148,6 @@ class _ArrayUnpickler(pickle.Unpickler):
         try:
             return self.ADMITTED[module, name]
         except KeyError:
-            raise InputError(
-                "data.path",
-                f"{module}.{name}",
-                f"plain arrays; this pickle asks for {module}.{name}, which was refused",
-            ) from None
+            function = f"{module}.{name}"
+            requirement = f"must hold plain arrays only; {function}, which it asks for, is refused"
+            raise InputError("data.path", None, requirement) from None

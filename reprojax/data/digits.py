@@ -1,17 +1,17 @@
-"""scikit-learn's handwritten digits, which come inside its wheel (1,797 at 8x8, 10 classes)."""
+"""The handwritten digits that scikit-learn's wheel contains (1,797 at 8x8, 10 classes)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-WHITE = 16  # the data set's own maximum
+WHITE = 16  # the largest pixel value of the data set
 
 
 def read_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Reads the digits.
+    """Reads the digits from scikit-learn.
 
     Returns:
-        Images, uint8 `[1797, 8, 8, 1]` (0..16 stretched to 0..255), and labels, int32 `[1797]`.
+        Images, uint8 `[1797, 8, 8, 1]` (0..16 scaled to 0..255), and labels, int32 `[1797]`.
     """
     from sklearn.datasets import load_digits
 

@@ -18,15 +18,15 @@ def read_fashion_mnist(path: str = "", split: str = "train") -> tuple[np.ndarray
     """Reads Fashion-MNIST.
 
     Args:
-        path: folder with the IDX files, gzipped or not; if empty, $REPROJAX_DATA/fashion-mnist and
-            then the folder of Debian's package are searched.
-        split: ``"train"`` (60,000), ``"test"`` (10,000) or ``"all"`` (train, then test).
+        path: The folder with the IDX files, gzipped or not. If empty, $REPROJAX_DATA/fashion-mnist
+            is searched and then the folder of Debian's package.
+        split: ``"train"`` (60,000 images), ``"test"`` (10,000) or ``"all"`` (train, then test).
 
     Returns:
         Images, uint8 `[n, 28, 28, 1]`, and labels, int32 `[n]` in 0..9.
 
     Raises:
-        InputError: an unknown split; the files are missing or broken.
+        InputError: The split is unknown, or the files are missing or damaged.
     """
     require_choice("data.split", split, PREFIXES)
     parts = [_read_part(path, prefix) for prefix in PREFIXES[split]]
@@ -39,11 +39,8 @@ def _read_part(path: str, prefix: str) -> tuple[np.ndarray, np.ndarray]:
     images = read_idx(images_path, ndim=3)
     labels = read_idx(_find(path, f"{prefix}-labels-idx1-ubyte"), ndim=1)
     if len(images) != len(labels):
-        raise InputError(
-            "data.path",
-            str(images_path),
-            f"as many images ({len(images)}) as labels ({len(labels)})",
-        )
+        requirement = f"must hold as many images ({len(images)}) as labels ({len(labels)})"
+        raise InputError("data.path", str(images_path), requirement)
     return images, labels
 
 
@@ -55,9 +52,8 @@ def _find(path: str, name: str) -> Path:
         for file in (folder / f"{name}.gz", folder / name):
             if file.is_file():
                 return file
-    raise InputError(
-        "data.path",
-        path or "an empty path",
-        f"{name}.gz is not in {' or '.join(map(str, folders))}: apt-get install "
-        "dataset-fashion-mnist, or set data.path to a folder with the four IDX files",
+    requirement = (
+        f"{name}.gz is not in {' or '.join(map(str, folders))}; apt-get install "
+        "dataset-fashion-mnist, or set data.path to a folder with the four IDX files"
     )
+    raise InputError("data.path", path or None, requirement)

@@ -1,4 +1,4 @@
-"""Random-access image sources, and the one table of where they can come from."""
+"""Image sources with random access, and the table of all kinds of them."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from reprojax.errors import InputError, require_choice
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """Which images, and in what layout.
+    """A description of a set of images and of the layout that they are brought to.
 
     Attributes:
-        name: a key of `SOURCES`.
-        path: file or folder; for ``tfds`` its data_dir; for ``samples`` an ``.npz`` of what a
-            model drew, so that one model can teach another.
-        dataset: the TFDS name (``"cifar10"``, ``"celeb_a"``, ``"lsun/bedroom"``); for ``mixture``
+        name: The kind of source, a key of `SOURCES`.
+        path: The file or folder to read; for ``tfds`` its data_dir; for ``samples`` an ``.npz`` of
+            images that a model drew, so that one model can teach another.
+        dataset: The TFDS name (``"cifar10"``, ``"celeb_a"``, ``"lsun/bedroom"``). For ``mixture``
             KxR (``"8x4"``): 60,000 draws from K smooth Gaussians of rank R, whose population
-            denoiser is known (`reprojax.data.mixture`). Its labels are the components, and its
-            native layout is 8x8 with 1 channel.
-        split: ``"train"``, ``"test"`` or ``"all"`` where there is a choice; any TFDS split.
-        size: side of the square in pixels, 0 for native.
-        channels: 1, 3, or 0 for native.
-        fit: ``"resize"`` or ``"pad"``, see `Layout`.
+            denoiser has a closed form (`reprojax.data.mixture`). Its labels are the components, and
+            its native layout is 8x8 with 1 channel.
+        split: ``"train"``, ``"test"`` or ``"all"`` if the source has splits; any split of TFDS.
+        size: The side of the square images in pixels, 0 for the native size.
+        channels: The number of channels, 1 or 3, or 0 for the native number.
+        fit: How images get that size, ``"resize"`` or ``"pad"``; see `Layout`.
     """
 
     name: str
@@ -55,15 +55,15 @@ class ImageSource(Protocol):
     """A finite, ordered set of images of one shape.
 
     Attributes:
-        shape: (h, w, c).
-        labels: class labels, int32 `[n]`, or None.
+        shape: The shape (h, w, c) of every image.
+        labels: The class labels, int32 `[n]`, or None.
     """
 
     shape: tuple[int, int, int]
     labels: np.ndarray | None
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Returns the number of images."""
         ...
 
     def gather(self, indices: np.ndarray) -> np.ndarray:
@@ -71,17 +71,20 @@ class ImageSource(Protocol):
         ...
 
     def fingerprint(self, indices: np.ndarray) -> str:
-        """A sha256 in hex that tells the images at ``indices``, int64 `[b]`, from any others."""
+        """Returns a SHA-256 in hex that identifies the images at ``indices``, int64 `[b]`."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class ArraySource:
-    """Images in memory.
+    """An image source in memory.
 
     Attributes:
-        images: uint8 `[n, h, w, c]`.
-        labels: int32 `[n]`, or None.
+        images: The images, uint8 `[n, h, w, c]`.
+        labels: The class labels, int32 `[n]`, or None.
+
+    Raises:
+        ValueError: The arrays have another dtype or shape.
     """
 
     images: np.ndarray
@@ -89,13 +92,15 @@ class ArraySource:
 
     def __post_init__(self):
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
-            raise ValueError(f"uint8 [n, h, w, c], not {self.images.dtype} {self.images.shape}")
+            kind = f"{self.images.dtype} {self.images.shape}"
+            raise ValueError(f"images must be uint8 [n, h, w, c], not {kind}")
         if self.labels is not None and self.labels.shape != (len(self.images),):
-            raise ValueError(f"{len(self.images)} images, but labels {self.labels.shape}")
+            shape = self.labels.shape
+            raise ValueError(f"labels of {len(self.images)} images have the shape {shape}")
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The (h, w, c) of every image."""
+        """The shape (h, w, c) of every image."""
         return self.images.shape[1:]
 
     def __len__(self) -> int:
@@ -106,9 +111,9 @@ class ArraySource:
         return self.images[indices]
 
     def fingerprint(self, indices: np.ndarray) -> str:
-        """Sha256 over the shape and the pixels at ``indices``, int64 `[b]`."""
+        """Returns the SHA-256 of the shape and the pixels at ``indices``, int64 `[b]`."""
         digest = hashlib.sha256(repr((len(indices), *map(int, self.shape))).encode())
-        for start in range(0, len(indices), 4096):  # bounds the copy
+        for start in range(0, len(indices), 4096):  # in blocks, to bound the memory of the copy
             digest.update(self.gather(indices[start : start + 4096]).tobytes())
         return digest.hexdigest()
 
@@ -116,9 +121,11 @@ class ArraySource:
 def open_source(spec: SourceSpec) -> ImageSource:
     """Opens the images that ``spec`` describes.
 
+    Args:
+        spec: The description of the images.
+
     Raises:
-        InputError: a field of ``spec`` is wrong, or the data is missing or damaged; the message
-            says which and what to do.
+        InputError: A field of ``spec`` is wrong, or the data is missing or damaged.
     """
     require_choice("data.source", spec.name, SOURCES)
     spec.layout.validate()
@@ -159,18 +166,19 @@ def _open_mixture(spec: SourceSpec) -> ImageSource:
 
 def _open_tfds(spec: SourceSpec) -> ImageSource:
     if not spec.dataset:
-        raise InputError("data.dataset", "an empty name", "the name of a TFDS data set")
+        raise InputError("data.dataset", spec.dataset, "must be the name of a TFDS data set")
     return TfdsSource(spec.dataset, spec.split, spec.path, spec.layout)
 
 
 def _require_whole(spec: SourceSpec) -> None:
-    """Refuses a split where the files know of none."""
+    """Raises InputError if a split is asked of a source that has none."""
     require_choice("data.split", spec.split, ("train", "all"))
 
 
 def _require_path(spec: SourceSpec) -> str:
     if not spec.path:
-        raise InputError("data.path", "an empty path", f"the path of the {spec.name} to read")
+        requirement = f"must be the path that the source {spec.name!r} reads"
+        raise InputError("data.path", spec.path, requirement)
     return spec.path
 
 

@@ -1,4 +1,4 @@
-"""Training sets that nest and parts that share nothing, from one seeded permutation."""
+"""Nested training sets, disjoint parts and held-out sets, all from one seeded permutation."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from reprojax.data.source import ImageSource
 from reprojax.errors import InputError, require_choice
 from reprojax.rng import host_permutation
 
-# Which of the pool's positions a part takes.
+# The positions in the pool that belong to each part.
 PARTS = {"all": slice(None), "A": slice(0, None, 2), "B": slice(1, None, 2)}
-# Cosines this near the threshold are taken again in float64: float32 sums differ between machines.
+# Cosines so near to the threshold are computed again in float64, because float32 sums differ
+# between machines.
 NEAR = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
 class Subset:
-    """Some images of a source, in an order.
+    """An ordered selection of images of a source.
 
     Attributes:
-        source: where they are.
-        indices: int64 `[n]`, their places there.
+        source: The source of the images.
+        indices: The indices of the images in the source, int64 `[n]`.
     """
 
     source: ImageSource
@@ -34,7 +35,7 @@ class Subset:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The (h, w, c) of every image."""
+        """The shape (h, w, c) of every image."""
         return self.source.shape
 
     def images(self, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -42,28 +43,33 @@ class Subset:
         return self.source.gather(self.indices[start:stop])
 
     def take(self, positions: np.ndarray) -> np.ndarray:
-        """Reads the given positions of this subset, int64 `[b]`, as uint8 `[b, h, w, c]`."""
+        """Reads the images at these positions, int64 `[b]`, as uint8 `[b, h, w, c]`."""
         return self.source.gather(self.indices[positions])
 
     def cycle(self, count: int) -> np.ndarray:
-        """Positions int64 `[count]`: the first ones, from the start again where there are fewer."""
+        """Returns the first ``count`` positions, int64, starting again at 0 after the last."""
         return np.arange(count) % len(self)
 
     @property
     def labels(self) -> np.ndarray | None:
-        """Class labels, int32 `[n]`, or None."""
+        """The class labels, int32 `[n]`, or None."""
         labels = self.source.labels
         return None if labels is None else labels[self.indices]
 
     @cached_property
     def fingerprint(self) -> str:
-        """A sha256 in hex that tells these images, in this order, from any others."""
+        """A SHA-256 in hex that identifies these images in this order."""
         return self.source.fingerprint(self.indices)
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What a model is trained on, and real images that no model of the study has seen."""
+    """A model's training set, and real images that no model of the study is trained on.
+
+    Attributes:
+        train: The training set.
+        heldout: The held-out set, or None if it is empty.
+    """
 
     train: Subset
     heldout: Subset | None
@@ -78,23 +84,24 @@ def split(
     part: str = "all",
     dedup: bool = False,
 ) -> Split:
-    """Draws a training and a held-out set.
+    """Draws a training set and a held-out set.
 
-    The source is permuted once. Held out are the last ``n_heldout``, whatever ``n_train`` is; the
-    rest is the pool, of which part A has the even and part B the odd positions. Training sets are
-    its first ``n_train``, so a smaller one lies within a larger one, and those of A and B share
-    nothing.
+    The source is permuted once. The last ``n_heldout`` images are held out, whatever ``n_train``
+    is. The rest is the pool; part A consists of its even positions and part B of its odd ones. A
+    training set is the first ``n_train`` images of the pool or part. A smaller training set is
+    therefore part of a larger one, and training sets from A and B share no image.
 
     Args:
-        source: the images.
-        n_train: at least 1; or 0 for the whole pool (or part of it).
-        n_heldout: at least 0; less than the source has.
-        seed: of the permutation.
-        part: ``"all"``, ``"A"`` or ``"B"``.
-        dedup: drop near-duplicates (see `near_duplicates`) first; reads the whole source.
+        source: The images to draw from.
+        n_train: The size of the training set; 0 takes the whole pool or part.
+        n_heldout: The size of the held-out set, at least 0 and less than the source's.
+        seed: The seed of the permutation.
+        part: The part of the pool to train on, ``"all"``, ``"A"`` or ``"B"``.
+        dedup: Whether to drop near-duplicates first (see `near_duplicates`), for which the whole
+            source is read.
 
     Raises:
-        InputError: an unknown part, or more images asked for than there are.
+        InputError: The part is unknown, or the source has too few images.
     """
     require_choice("data.part", part, PARTS)
     order = host_permutation(seed, "data/subset", 0, len(source))
@@ -103,16 +110,17 @@ def split(
         order = order[keep[order]]
     n = len(order)
     if not 0 <= n_heldout < n:
-        raise InputError("data.n_heldout", n_heldout, f"0 to {n - 1}: the set has {n} images")
+        requirement = f"must be from 0 to {n - 1}, because the set has {n} images"
+        raise InputError("data.n_heldout", n_heldout, requirement)
     pool = order[: n - n_heldout][PARTS[part]]
     if not 0 <= n_train <= len(pool) or not len(pool):
-        has = f"the set has {n} images{' once near-duplicates are dropped' if dedup else ''}"
-        of_part = "" if part == "all" else f", part {part} is half of the rest"
-        raise InputError(
-            "data.n_train",
-            n_train,
-            f"at most {len(pool)}: {has}, {n_heldout} are held out{of_part} (0 means all)",
+        without = " without near-duplicates" if dedup else ""
+        half = "" if part == "all" else f", and part {part} is half of the rest"
+        requirement = (
+            f"must be at most {len(pool)} (0 takes all): the set has {n} images{without}, "
+            f"{n_heldout} are held out{half}"
         )
+        raise InputError("data.n_train", n_train, requirement)
     heldout = Subset(source, order[n - n_heldout :]) if n_heldout else None
     return Split(Subset(source, pool[: n_train or None]), heldout)
 
@@ -120,18 +128,19 @@ def split(
 def near_duplicates(
     images: np.ndarray, threshold: float = 0.95, block_size: int = 2048
 ) -> np.ndarray:
-    """Finds the images that are not nearly the same as an earlier one.
+    """Finds the images that are not nearly equal to an earlier image.
 
-    An image is dropped if its cosine to an earlier image that was kept exceeds ``threshold``, both
-    as pixels less the set's mean image. (One that equals the mean has no direction, and stays.)
+    The mean image of the set is subtracted. An image is dropped if its cosine to an earlier image
+    that is kept exceeds ``threshold``. An image that equals the mean has no direction and is kept.
 
     Args:
-        images: uint8 `[n, h, w, c]`.
-        threshold: cosine, in (0, 1).
-        block_size: images compared at a time; bounds the memory and does not change the result.
+        images: Images, uint8 `[n, h, w, c]`.
+        threshold: The threshold on the cosine, in (0, 1).
+        block_size: The number of images to compare at a time, which bounds the memory and does not
+            change the result.
 
     Returns:
-        bool `[n]`, True for the images to keep.
+        A mask, bool `[n]`, which is True for the images to keep.
     """
     n = len(images)
     pixels = images.reshape(n, -1)
@@ -141,25 +150,25 @@ def near_duplicates(
         rows = np.arange(start, min(start + block_size, n))
         unit = _directions(pixels[rows], mean)
         for before in range(0, start, block_size):
-            kept = before + np.flatnonzero(keep[before : before + block_size])
-            alike = _alike(unit, _directions(pixels[kept], mean), threshold)
+            earlier = before + np.flatnonzero(keep[before : before + block_size])
+            alike = _alike(unit, _directions(pixels[earlier], mean), threshold)
             keep[rows] &= ~alike.any(axis=1)
         alike = np.triu(_alike(unit, unit, threshold), k=1)
-        for i in np.flatnonzero(alike.any(axis=1)):  # in order: a dropped image drops no other
+        for i in np.flatnonzero(alike.any(axis=1)):  # in order, since a dropped image drops none
             if keep[start + i]:
                 keep[rows[alike[i]]] = False
     return keep
 
 
 def _directions(pixels: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Unit vectors, float64 `[n, d]`, of pixels less the mean; zero where nothing is left."""
+    """Returns pixels less the mean as unit vectors, float64 `[n, d]`; 0 if they equal the mean."""
     centred = pixels - mean
     norm = np.linalg.norm(centred, axis=1, keepdims=True)
     return np.divide(centred, norm, out=np.zeros_like(centred), where=norm > 0)
 
 
 def _alike(a: np.ndarray, b: np.ndarray, threshold: float) -> np.ndarray:
-    """Whether the cosine of unit vectors `[n, d]` and `[m, d]` exceeds ``threshold``, `[n, m]`."""
+    """Returns a mask `[n, m]` of the unit vectors whose cosine exceeds ``threshold``."""
     cosine = a.astype(np.float32) @ b.astype(np.float32).T
     alike = cosine > threshold
     i, j = np.nonzero(np.abs(cosine - threshold) < NEAR)

@@ -1,4 +1,4 @@
-"""TFDS image sets by random access to their array_record files, without TensorFlow."""
+"""Image sets of TFDS, with random access to their array_record files and without TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from reprojax.errors import InputError
 
 
 class TfdsSource:
-    """A prepared TFDS data set; each image is read, decoded and fitted when it is asked for.
+    """A prepared TFDS data set, of which an image is read and decoded when it is gathered.
 
     Args:
-        dataset: the TFDS name (``"cifar10"``, ``"lsun/bedroom"``).
-        split: any TFDS split (``"train"``, ``"train[:50%]+test"``, ``"all"``).
-        data_dir: where TFDS keeps its sets; its own default if empty.
-        layout: the side and channels of the images.
+        dataset: The TFDS name (``"cifar10"``, ``"lsun/bedroom"``).
+        split: Any TFDS split (``"train"``, ``"train[:50%]+test"``, ``"all"``).
+        data_dir: The folder with the data sets of TFDS; TFDS's default if empty.
+        layout: The layout that the images are brought to; the native one by default.
 
     Raises:
-        InputError: an unknown data set or split, one that is not prepared as array_record, or
-            whose images are not uint8 or differ in size while ``layout.size`` is 0.
+        InputError: The data set or the split is unknown, the data set is not prepared as
+            array_record, or its images are not uint8 or differ in size while ``layout.size`` is 0.
     """
 
     def __init__(self, dataset: str, split: str, data_dir: str = "", layout: Layout | None = None):
@@ -47,7 +47,7 @@ class TfdsSource:
 
     @cached_property
     def labels(self) -> np.ndarray | None:
-        """Class labels, int32 `[n]`, or None; the first use reads all records, not their images."""
+        """The class labels, int32 `[n]`, or None. The first use reads all records but no image."""
         if not self._has_labels:
             return None
         import tensorflow_datasets as tfds
@@ -56,9 +56,9 @@ class TfdsSource:
         return np.array([records[i]["label"] for i in range(len(records))], np.int32)
 
     def fingerprint(self, indices: np.ndarray) -> str:
-        """Sha256 of the set's name, version and split, the layout, and the indices.
+        """Returns the SHA-256 of the set's name, version and split, the layout and ``indices``.
 
-        Not of the pixels: reading a million images to name them would cost more than it protects.
+        The pixels are left out, because reading a million images would take too long.
         """
         digest = hashlib.sha256(f"{self._identity}:{self._layout}:".encode())
         digest.update(np.asarray(indices, "<i8").tobytes())
@@ -68,38 +68,36 @@ class TfdsSource:
         try:
             import tensorflow_datasets as tfds
         except ImportError as error:
-            raise InputError("data.source", "tfds", "pip install tensorflow-datasets") from error
+            requirement = "needs pip install tensorflow-datasets"
+            raise InputError("data.source", "tfds", requirement) from error
         dataset, data_dir = self._dataset, self._data_dir or None
         try:
             builder = tfds.builder(dataset, data_dir=data_dir)
         except (ValueError, ImportError) as error:
-            reason = str(error).partition("\n")[0]  # what follows lists all that TFDS knows
+            reason = str(error).partition("\n")[0]  # the other lines list all data sets of TFDS
             catalog = "https://www.tensorflow.org/datasets/catalog"
-            raise InputError("data.dataset", dataset, f"see {catalog} ({reason})") from error
+            requirement = f"must be a data set of {catalog} ({reason})"
+            raise InputError("data.dataset", dataset, requirement) from error
         try:
             return builder.as_data_source(split=self._split, decoders=decoders)
         except ValueError as error:
-            raise InputError(
-                "data.split", self._split, f"a split of {dataset} ({error})"
-            ) from error
+            requirement = f"must be a split of {dataset} ({error})"
+            raise InputError("data.split", self._split, requirement) from error
         except (NotImplementedError, AssertionError, OSError, ImportError) as error:
-            where = f", data_dir={data_dir!r}" if data_dir else ""
-            raise InputError(
-                "data.dataset",
-                dataset,
-                "it is not prepared as array_record; once, pip install 'reprojax[tensorflow]' and "
-                f'python -c "import tensorflow_datasets as tfds; tfds.builder({dataset!r}{where})'
-                ".download_and_prepare(file_format='array_record')\"",
-            ) from error
+            argument = f", data_dir={data_dir!r}" if data_dir else ""
+            requirement = (
+                "is not prepared as array_record; run once: pip install 'reprojax[tensorflow]' and "
+                f'python -c "import tensorflow_datasets as tfds; tfds.builder({dataset!r}'
+                f"{argument}).download_and_prepare(file_format='array_record')\""
+            )
+            raise InputError("data.dataset", dataset, requirement) from error
 
     def _image_shape(self, features: dict) -> tuple[int, int, int]:
         image = features.get("image")
         if image is None or np.dtype(image.np_dtype) != np.uint8 or image.shape[-1] not in CHANNELS:
-            raise InputError(
-                "data.dataset", self._dataset, "a set whose 'image' is uint8 with 1 or 3 channels"
-            )
+            requirement = "must have images ('image') of uint8 with 1 or 3 channels"
+            raise InputError("data.dataset", self._dataset, requirement)
         if None in image.shape and not self._layout.size:
-            raise InputError(
-                "data.size", 0, f"a side in pixels: the images of {self._dataset} differ in size"
-            )
+            requirement = f"must be above 0, because images of {self._dataset} differ in size"
+            raise InputError("data.size", 0, requirement)
         return self._layout.shape(image.shape)

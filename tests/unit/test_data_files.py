@@ -62,10 +62,10 @@ def test_npz_of_grey_images_without_a_channel_or_labels(tmp_path):
     ("arrays", "message"),
     [
         ({"images": np.full((1, 2, 2), np.nan)}, "NaN or infinity at \\[0, 0, 0\\]"),
-        ({"images": np.zeros((1, 2, 2), np.float32)}, "uint8.*these are float32"),
+        ({"images": np.zeros((1, 2, 2), np.float32)}, "uint8.*not float32"),
         ({"images": np.array([{}, {}])}, "objects are pickles"),
         ({"images": np.zeros((2, 3, 32, 32), np.uint8)}, r"n, h, w, c.*\(2, 3, 32, 32\)"),
-        ({"images": np.zeros((0, 2, 2), np.uint8)}, "these are"),
+        ({"images": np.zeros((0, 2, 2), np.uint8)}, r"not \("),
         ({"pictures": images()}, "key 'images'"),
         ({"images": images(), "labels": np.arange(4)}, "one for each of 5"),
         ({"images": images(), "labels": np.linspace(0, 1, 5)}, "integers"),
@@ -155,4 +155,4 @@ def test_broken_zips(folder, archive):
 
 
 def test_folder_without_pictures(tmp_path):
-    assert "one picture or more" in refused(read_images, tmp_path)
+    assert "at least one picture" in refused(read_images, tmp_path)

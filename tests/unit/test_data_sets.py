@@ -44,8 +44,8 @@ def test_idx_round_trip(tmp_path, pack):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda data: data[:-1], "60 bytes, and holds 59"),
-        (lambda data: data + b"?", "60 bytes, and holds 61"),
+        (lambda data: data[:-1], "60 bytes, and it holds 59"),
+        (lambda data: data + b"?", "60 bytes, and it holds 61"),
         (lambda data: data[:7], "3 dimensions"),
         (lambda data: b"", "3 dimensions"),
         (lambda data: b"\0\0\x0d" + data[3:], "unsigned bytes"),
@@ -217,7 +217,7 @@ def test_every_other_function_is_refused(tmp_path, call):
 )
 def test_pickle_that_is_no_batch(tmp_path, content):
     path = write_tar(tmp_path / "c.tar.gz", {"test_batch": pickle.dumps(content)})
-    assert "a CIFAR-10 batch" in refused(read_cifar10, path, "test")
+    assert "a batch of CIFAR-10" in refused(read_cifar10, path, "test")
 
 
 def test_damaged_cifar10(cifar, tmp_path):
@@ -260,7 +260,11 @@ def test_open_source_applies_the_layout(tmp_path, name):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (SourceSpec("digit"), "data.source: digit is not usable; did you mean 'digits'?"),
+        (
+            SourceSpec("digit"),
+            "data.source='digit': must be one of cifar10, digits, fashion_mnist, folder, mixture, "
+            "npz, samples, tfds; did you mean 'digits'?",
+        ),
         (SourceSpec("digits", split="test"), "data.split"),
         (SourceSpec("fashion_mnist", split="val"), "data.split"),
         (SourceSpec("cifar10", split="val"), "data.split"),

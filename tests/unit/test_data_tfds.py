@@ -87,7 +87,7 @@ def test_fingerprint_tells_split_layout_and_indices(data_dir):
 
 def test_data_that_is_not_prepared_says_how(tmp_path, data_dir):
     message = refused(spec(str(tmp_path), dataset="cifar10"))
-    assert message.startswith("data.dataset: cifar10")
+    assert message.startswith("data.dataset='cifar10'")
     assert "pip install 'reprojax[tensorflow]'" in message
     assert f"tfds.builder('cifar10', data_dir={str(tmp_path)!r})" in message
     assert "download_and_prepare(file_format='array_record')" in message
