@@ -1,1 +1,1 @@
-"""Everything of type DenoiseFn: trained networks and closed forms."""
+"""The functions of type DenoiseFn: trained networks and closed forms."""

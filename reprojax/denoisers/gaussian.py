@@ -1,31 +1,36 @@
-"""The optimal denoiser of Gaussian data: the baseline of shared mean and covariance."""
+"""The optimal denoiser of Gaussian data, a baseline that knows only the mean and covariance."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from reprojax.denoisers.base import Denoiser
+
 
 @struct.dataclass
-class GaussianDenoiser:
-    """D(x; sigma) = mu + U diag(lambda / (lambda + sigma^2)) U^T (x - mu) (arXiv 2410.24060).
+class GaussianDenoiser(Denoiser):
+    """The optimal denoiser of the Gaussian N(mu, U diag(lambda) U^T) (arXiv 2410.24060).
+
+    D(x; sigma) = mu + U diag(lambda / (lambda + sigma^2)) U^T (x - mu).
 
     Args:
-        mean: `[d]` float.
-        basis: `[d, d]`, eigenvectors in columns.
-        variances: `[d]` eigenvalues of the covariance, >= 0.
+        mean: The mean mu, `[d]`.
+        basis: The eigenvectors U of the covariance in columns, `[d, d]`.
+        variances: The eigenvalues lambda of the covariance, `[d]`, >= 0.
     """
 
     mean: jax.Array
     basis: jax.Array
     variances: jax.Array
 
-    def __call__(self, x: jax.Array, sigma: jax.Array, cond: jax.Array | None = None) -> jax.Array:
-        """See DenoiseFn."""
+    def __call__(self, x: jax.Array, sigma: jax.Array, cond: Any = None) -> jax.Array:
+        """Denoises as a DenoiseFn does. The condition is ignored."""
         mean, basis = self.mean.astype(x.dtype), self.basis.astype(x.dtype)
         variances = self.variances.astype(x.dtype)[None, :]
         high = jax.lax.Precision.HIGHEST
@@ -36,13 +41,14 @@ class GaussianDenoiser:
 
 
 def gaussian_denoiser(blocks: Iterable[np.ndarray]) -> GaussianDenoiser:
-    """Fits mean and covariance (divisor n) in float64.
+    """Fits the mean and the covariance (with divisor n) of images in float64.
 
     Args:
-        blocks: arrays `[b, h, w, c]` in [-1, 1]; only one is held at a time.
+        blocks: The images in blocks `[b, h, w, c]`, in [-1, 1]. Only one block is in memory at a
+            time.
 
     Returns:
-        The denoiser, float32.
+        The denoiser with float32 parameters.
     """
     count, total, square = 0, 0.0, 0.0
     for block in blocks:

@@ -1,4 +1,4 @@
-"""Singular values of a denoiser's Jacobian: in how many directions it moves (arXiv 2409.02426)."""
+"""Singular values and ranks of a denoiser's Jacobian (arXiv 2409.02426)."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ import numpy as np
 from reprojax.errors import require_number
 from reprojax.types import DenoiseFn
 
-BLOCK = 64  # directions pushed through the denoiser at a time: bounds the memory
+BLOCK = 64  # directions per call of the denoiser, which bounds the memory
 ETA = 0.99  # arXiv 2409.02426
-# Singular values s below both of these are set to 0. Where a denoiser moves in no direction (the
-# optimum at little noise) what is left is float32 rounding, and the rank of that is anything.
-LEAST_GAIN = 1e-4  # s itself
-LEAST_VARIANCE = 1e-6  # sigma² s, the optimum's posterior variance: an eighth of a grey level
+# Singular values s below both of these limits are set to 0. Where the Jacobian is 0, as the
+# optimum's is at little noise, float32 rounding would otherwise have an arbitrary rank.
+LEAST_GAIN = 1e-4  # the limit on s
+LEAST_VARIANCE = 1e-6  # on sigma² s, the optimum's posterior variance: an eighth of a grey level
 
 
 @partial(jax.jit, static_argnames="block")
 def jacobian(
     denoise: DenoiseFn, x: jax.Array, sigma: jax.Array, cond: Any = None, *, block: int = BLOCK
 ) -> jax.Array:
-    """The Jacobian dD(x; sigma)/dx, by forward-mode products with the basis directions.
+    """Computes the Jacobian dD(x; sigma)/dx by forward-mode differentiation.
 
-    Compiled once per denoiser structure, shape and block; products at the highest precision.
+    It is compiled once per structure of the denoiser, shape and block. Matrix products have the
+    highest precision.
 
     Args:
-        denoise: a DenoiseFn; a pytree, so its parameters are arguments of the compiled program.
-        x: `[h, w, c]`, one noisy image in unscaled coordinates, y + sigma z.
-        sigma: scalar in the dtype of ``x``, noise level in data units.
+        denoise: A DenoiseFn. Its parameters are arguments of the compiled program.
+        x: One noisy image y + sigma z in unscaled coordinates, `[h, w, c]`.
+        sigma: The noise level in data units, a scalar in the dtype of ``x``.
         cond: A pytree with leading axis 1, the condition of the image, or None.
-        block: directions per call of the denoiser.
+        block: The number of directions per call of the denoiser.
 
     Returns:
-        `[d, d]` in the dtype of ``x``, d = h·w·c; column j is dD/dx_j.
+        The Jacobian `[d, d]` in the dtype of ``x``, d = h·w·c. Column j is dD/dx_j.
     """
     d = x.size
     block = min(block, d)
@@ -46,8 +47,10 @@ def jacobian(
 
     def columns(start):
         directions = jax.nn.one_hot(start + jnp.arange(block), d, dtype=x.dtype)  # 0 from d on
-        product = lambda v: jax.jvp(function, (x.reshape(-1),), (v,))[1]  # noqa: E731
         return jax.vmap(product)(directions)
+
+    def product(direction):
+        return jax.jvp(function, (x.reshape(-1),), (direction,))[1]
 
     with jax.default_matmul_precision("highest"):
         rows = jax.lax.map(columns, jnp.arange(0, d, block))
@@ -62,18 +65,20 @@ def singular_values(
     *,
     block: int = BLOCK,
 ) -> np.ndarray:
-    """Singular values of the Jacobian at each of some noisy images, one image at a time.
+    """Computes the singular values of the Jacobian at several noisy images, one after another.
+
+    The decomposition is done in float64 on the host. Values below 1e-4 and below 1e-6 / sigma² are
+    rounding errors and are set to 0.
 
     Args:
-        denoise: a DenoiseFn.
-        x: `[b, h, w, c]` in unscaled coordinates; the caller makes it, as y + sigma z.
-        sigma: noise level in data units, > 0.
+        denoise: A DenoiseFn.
+        x: Noisy images y + sigma z in unscaled coordinates, `[b, h, w, c]`.
+        sigma: The noise level in data units, > 0.
         cond: A pytree with leading axis b, the conditions of the images, or None.
-        block: directions per call of the denoiser.
+        block: The number of directions per call of the denoiser.
 
     Returns:
-        float64 `[b, d]`, descending, d = h·w·c; the decomposition runs in float64 on the host.
-        What is below 1e-4 and below 1e-6 / sigma² is rounding, and is 0 here.
+        The singular values, float64 `[b, d]`, descending, d = h·w·c.
 
     Raises:
         InputError: ``sigma`` or ``block`` is not above 0.
@@ -92,14 +97,14 @@ def singular_values(
 
 
 def numerical_rank(singular_values: np.ndarray, eta: float = ETA) -> np.ndarray:
-    """The smallest r with (Σ_{i≤r} s_i² / Σ_i s_i²)^½ > eta (arXiv 2409.02426).
+    """Returns the smallest r with (Σ_{i≤r} s_i² / Σ_i s_i²)^½ > eta (arXiv 2409.02426).
 
     Args:
-        singular_values: float64 `[b, d]`, descending.
-        eta: from 0 to less than 1, strict.
+        singular_values: The singular values s, float64 `[b, d]`, descending.
+        eta: The share that must be exceeded, at least 0 and below 1.
 
     Returns:
-        int64 `[b]`, 1 to d; 0 where all singular values are 0.
+        The ranks, int64 `[b]`, from 1 to d; 0 where all singular values are 0.
 
     Raises:
         InputError: ``eta`` is out of range.
@@ -112,13 +117,13 @@ def numerical_rank(singular_values: np.ndarray, eta: float = ETA) -> np.ndarray:
 
 
 def stable_rank(singular_values: np.ndarray) -> np.ndarray:
-    """Σ_i s_i² / max_i s_i²: a rank that no share has to be chosen for.
+    """Returns Σ_i s_i² / max_i s_i², a rank that does not depend on a threshold.
 
     Args:
-        singular_values: float64 `[b, d]`.
+        singular_values: The singular values s, float64 `[b, d]`.
 
     Returns:
-        float64 `[b]`, 1 to d; 0 where all singular values are 0.
+        The ranks, float64 `[b]`, from 1 to d; 0 where all singular values are 0.
     """
     squares = singular_values**2
     largest = squares.max(axis=1)

@@ -1,6 +1,8 @@
-"""Mixtures of (low-rank) Gaussians: data whose population denoiser is known in closed form."""
+"""The optimal denoiser of a mixture of Gaussians, of full or low rank, in closed form."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,26 +10,28 @@ import numpy as np
 from flax import struct
 
 from reprojax.data.mixture import Mixture
+from reprojax.denoisers.base import Denoiser
 from reprojax.errors import InputError
 
-ORTHONORMAL = 1e-5  # the largest entry of |U^T U - I| that is accepted; float32 bases pass
+ORTHONORMAL = 1e-5  # the largest allowed entry of |U^T U - I|, which float32 bases do not exceed
 
 
 @struct.dataclass
-class MixtureDenoiser:
-    """E[x0 | x] of data sum_k w_k N(mu_k, U_k diag(v_k) U_k^T + f_k I).
+class MixtureDenoiser(Denoiser):
+    """E[x0 | x] of the mixture sum_k w_k N(mu_k, C_k), C_k = U_k diag(v_k) U_k^T + f_k I.
 
     D(x; sigma) = sum_k pi_k [mu_k + U_k diag((v_k + f_k) / (v_k + f_k + sigma^2)) U_k^T r_k
-    + f_k / (f_k + sigma^2) (r_k - U_k U_k^T r_k)] with r_k = x - mu_k and pi_k the probability of
-    component k given x, softmax_k(log w_k + log N(x; mu_k, C_k + sigma^2 I)): arXiv 2409.02426
-    for low rank (r < d); full Gaussians have r = d. Made by `mixture_denoiser`, which validates.
+    + f_k / (f_k + sigma^2) (r_k - U_k U_k^T r_k)], where r_k = x - mu_k and pi_k is the probability
+    of component k given x, softmax_k(log w_k + log N(x; mu_k, C_k + sigma^2 I)). For low rank
+    (r < d) see arXiv 2409.02426; full Gaussians have r = d. Make one with `mixture_denoiser`, which
+    checks the parameters.
 
     Args:
-        weights: `[k]`, > 0, sum 1.
-        means: `[k, d]`.
-        bases: `[k, d, r]`, orthonormal columns.
-        variances: `[k, r]`, >= 0, in the basis and without the floor.
-        floors: `[k]`, >= 0, the isotropic variance; 0 for exactly low rank.
+        weights: The weights w, `[k]`, > 0, with sum 1.
+        means: The means mu, `[k, d]`.
+        bases: The bases U with orthonormal columns, `[k, d, r]`.
+        variances: The variances v along the columns, without the floor, `[k, r]`, >= 0.
+        floors: The isotropic variances f, `[k]`, >= 0; 0 for components of exactly low rank.
     """
 
     weights: jax.Array
@@ -36,8 +40,8 @@ class MixtureDenoiser:
     variances: jax.Array
     floors: jax.Array
 
-    def __call__(self, x: jax.Array, sigma: jax.Array, cond: jax.Array | None = None) -> jax.Array:
-        """See DenoiseFn; computes in the dtype of ``x`` and does not read ``cond``."""
+    def __call__(self, x: jax.Array, sigma: jax.Array, cond: Any = None) -> jax.Array:
+        """Denoises as a DenoiseFn does, in the dtype of ``x``. The condition is ignored."""
         means, bases = self.means.astype(x.dtype), self.bases.astype(x.dtype)
         floors, noise = self.floors.astype(x.dtype)[None, :], sigma.astype(x.dtype)[:, None] ** 2
         outer = floors + noise
@@ -45,7 +49,7 @@ class MixtureDenoiser:
         inner = variances + outer[:, :, None]
         centred = x.reshape(x.shape[0], 1, -1) - means[None, :, :]
         parts = _einsum("bkd,kdr->bkr", centred, bases)
-        # Subtracted as vectors: |r|^2 - |U^T r|^2 cancels where sigma is small.
+        # Subtracted as vectors, since |r|^2 - |U^T r|^2 would lose its digits at small sigma.
         rest = centred - _einsum("bkr,kdr->bkd", parts, bases)
         posterior = jax.nn.softmax(self._log_joint(parts, rest, noise), axis=1)
         gain = (variances + floors[:, :, None]) / inner
@@ -55,10 +59,11 @@ class MixtureDenoiser:
         return out.reshape(x.shape)
 
     def _log_joint(self, parts: jax.Array, rest: jax.Array, noise: jax.Array) -> jax.Array:
-        """Log w_k + log N(x; mu_k, C_k + sigma^2 I) up to what is the same for all k, `[b, k]`.
+        """Returns log w_k + log N(x; mu_k, C_k + sigma^2 I) up to a constant in k, `[b, k]`.
 
-        log det = r log(v + f + sigma^2) + (d - r) log(f + sigma^2) is taken relative to
-        d log(min f + sigma^2): the shared part is thousands in many pixels, and would cost digits.
+        d log(min f + sigma^2) is subtracted from the log determinant, which is
+        r log(v + f + sigma^2) + (d - r) log(f + sigma^2). That part is the same for all k. In
+        images of many pixels it is in the thousands and would cost digits.
         """
         variances = self.variances.astype(parts.dtype)[None, :, :]
         floors = self.floors.astype(parts.dtype)[None, :]
@@ -79,27 +84,27 @@ def mixture_denoiser(
     """Checks the parameters of a mixture and makes its denoiser.
 
     Args:
-        weights: `[k]`, > 0, sum 1 (within 1e-6).
-        means: `[k, d]`.
-        bases: `[k, d, r]`, r <= d, orthonormal columns (within 1e-5).
-        variances: `[k, r]`, >= 0.
-        floors: `[k]`, >= 0.
+        weights: The weights, `[k]`, > 0, with sum 1 (within 1e-6).
+        means: The means, `[k, d]`.
+        bases: The bases, `[k, d, r]`, r <= d, with orthonormal columns (within 1e-5).
+        variances: The variances along the columns, without the floor, `[k, r]`, >= 0.
+        floors: The isotropic variances, `[k]`, >= 0.
 
     Returns:
         The denoiser, float64 under ``jax.enable_x64`` and float32 otherwise.
 
     Raises:
-        InputError: a shape or a value that is not as above, naming it.
+        InputError: A shape or a value is not as above.
     """
-    given = dict(weights=weights, means=means, bases=bases, variances=variances, floors=floors)
-    arrays = {name: np.asarray(value, np.float64) for name, value in given.items()}
+    values = dict(weights=weights, means=means, bases=bases, variances=variances, floors=floors)
+    arrays = {name: np.asarray(value, np.float64) for name, value in values.items()}
     _require_shapes(arrays)
     _require_values(**arrays)
     return MixtureDenoiser(**{name: jnp.asarray(array) for name, array in arrays.items()})
 
 
 def population_denoiser(mixture: Mixture) -> MixtureDenoiser:
-    """Makes the denoiser of a mixture's whole population, see `mixture_denoiser`."""
+    """Makes the denoiser of a mixture's whole population; see `mixture_denoiser`."""
     return mixture_denoiser(
         mixture.weights, mixture.means, mixture.bases, mixture.variances, mixture.floors
     )
@@ -111,14 +116,14 @@ def _einsum(subscripts: str, *arrays: jax.Array) -> jax.Array:
 
 def _require_shapes(arrays: dict[str, np.ndarray]) -> None:
     if arrays["bases"].ndim != 3 or arrays["bases"].shape[2] > arrays["bases"].shape[1]:
-        allowed = "must be [k, d, r] with r at most d"
-        raise InputError("mixture.bases", arrays["bases"].shape, allowed)
+        requirement = "must be [k, d, r] with r at most d"
+        raise InputError("mixture.bases", arrays["bases"].shape, requirement)
     k, d, r = arrays["bases"].shape
     shapes = {"weights": (k,), "means": (k, d), "variances": (k, r), "floors": (k,)}
     for name, shape in shapes.items():
         if arrays[name].shape != shape:
-            allowed = f"beside bases of shape {(k, d, r)} it must have shape {shape}"
-            raise InputError(f"mixture.{name}", arrays[name].shape, allowed)
+            requirement = f"must have the shape {shape}, since the bases have {(k, d, r)}"
+            raise InputError(f"mixture.{name}", arrays[name].shape, requirement)
 
 
 def _require_values(
@@ -128,7 +133,7 @@ def _require_values(
     variances: np.ndarray,
     floors: np.ndarray,
 ) -> None:
-    """Written so that a NaN fails each check."""
+    """Raises InputError unless all values are in range. A NaN fails each check."""
     if not (np.all(weights > 0) and abs(weights.sum() - 1) <= 1e-6):
         raise InputError("mixture.weights", weights, "must be above 0 and sum to 1")
     if not np.isfinite(means).all():
@@ -136,8 +141,10 @@ def _require_values(
     gram = np.einsum("kdr,kds->krs", bases, bases, optimize=True)
     gap = np.abs(gram - np.eye(bases.shape[2])).max(initial=0.0)
     if not gap <= ORTHONORMAL:
-        allowed = f"columns must be orthonormal, |U^T U - I| at most {ORTHONORMAL:g}"
-        raise InputError("mixture.bases", f"a basis that is off by {gap:.3g}", allowed)
+        requirement = (
+            f"must have orthonormal columns; |U^T U - I| is {gap:.3g}, above {ORTHONORMAL:g}"
+        )
+        raise InputError("mixture.bases", None, requirement)
     for name, array in (("variances", variances), ("floors", floors)):
         if not (np.isfinite(array).all() and np.all(array >= 0)):
             raise InputError(f"mixture.{name}", array, "must be finite and at least 0")

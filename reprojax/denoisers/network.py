@@ -1,4 +1,4 @@
-"""A trained network bound to its parameters."""
+"""A network with its parameters as a denoiser or a flow map."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from reprojax.denoisers.base import Denoiser
 from reprojax.diffusion.preconditioning import Preconditioning
 from reprojax.diffusion.shapes import expand
 from reprojax.models.families import Network
 
 
 @struct.dataclass
-class NetworkDenoiser:
-    """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise): a DenoiseFn whose leaves are parameters.
+class NetworkDenoiser(Denoiser):
+    """A network F as a DenoiseFn: D(x; sigma) = c_skip x + c_out F(c_in x; c_noise).
 
     Args:
-        params: the network's parameters.
-        module: the network F; static.
-        precondition: the coefficients; static.
-        train: whether dropout is on; static.
-        dropout_key: needed where it is.
+        params: The parameters of the network.
+        module: The network F; static.
+        precondition: The preconditioning, which gives the coefficients; static.
+        train: Whether dropout is on; static.
+        dropout_key: The key of the dropout masks, or None if dropout is off.
     """
 
     params: Any
@@ -31,8 +32,12 @@ class NetworkDenoiser:
     train: bool = struct.field(pytree_node=False, default=False)
     dropout_key: jax.Array | None = None
 
-    def __call__(self, x: jax.Array, sigma: jax.Array, cond: jax.Array | None = None) -> jax.Array:
-        """See DenoiseFn. The network sees float32 whatever the dtype of ``x``."""
+    def __call__(self, x: jax.Array, sigma: jax.Array, cond: Any = None) -> jax.Array:
+        """Denoises as a DenoiseFn does. The network gets float32 whatever the dtype of ``x``.
+
+        Raises:
+            InputError: A conditional network has no condition, or an unconditional one has one.
+        """
         x32, sigma32 = x.astype(jnp.float32), sigma.astype(jnp.float32)
         c_skip, c_out, c_in, c_noise = self.precondition(sigma32)
         rngs = {} if self.dropout_key is None else {"dropout": self.dropout_key}
@@ -45,11 +50,15 @@ class NetworkDenoiser:
 
 @struct.dataclass
 class NetworkFlowMap(NetworkDenoiser):
-    """The same network read as a FlowMapFn: a consistency model (arXiv 2303.01469)."""
+    """A network as a FlowMapFn, i.e. a consistency model (arXiv 2303.01469)."""
 
-    is_flow_map = True  # solvers of the equation refuse it
+    is_flow_map = True
 
 
 def network_function(kind: str) -> type[NetworkDenoiser]:
-    """What a network of this kind ("network" or "flow_map") is bound to its parameters by."""
+    """Returns the class that makes a function of a network and its parameters.
+
+    Args:
+        kind: "network" for a denoiser or "flow_map" for a flow map.
+    """
     return NetworkFlowMap if kind == "flow_map" else NetworkDenoiser

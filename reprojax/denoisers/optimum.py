@@ -1,8 +1,8 @@
-"""The empirical optimum: the exact minimiser of the denoising loss on a finite training set."""
+"""The empirical optimum, which minimises the denoising loss on a finite training set exactly."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,23 +10,24 @@ import numpy as np
 from flax import struct
 from jax.sharding import Mesh, PartitionSpec
 
+from reprojax.denoisers.base import Denoiser
 from reprojax.runtime.job import place
 from reprojax.runtime.mesh import BATCH_AXES, batch_devices, batch_sharding, replicated
 
 BLOCK = 2048  # training images per step of the running softmax
-TIES = 4  # candidates per sample whose logits are computed to the last digits
-NARROW = 0.125  # range of a pixel over the training set under which the pixel is centred
+TIES = 4  # the nearest images per sample whose logits are computed to the last digits
+NARROW = 0.125  # a pixel whose range over the training set is at most this is centred
 
 
 class _Softmax(NamedTuple):
-    """A softmax over part of the training set; scores are logits times sigma^2.
+    """A softmax over part of the training set. Scores are logits times sigma^2.
 
     Args:
-        top: `[b]`, the largest score, or at least a finite number.
-        total: `[b]`, sum of exp((score - top) / sigma^2).
-        mean: `[b, d]`, sum of exp((score - top) / sigma^2) y.
-        scores: `[b, k]`, the k largest, in falling order; -inf where there are fewer images.
-        indices: int32 `[b, k]`, whose scores these are.
+        top: The largest score, or the lowest finite number if all images are padding, `[b]`.
+        total: The sum of exp((score - top) / sigma^2), `[b]`.
+        mean: The sum of exp((score - top) / sigma^2) y, `[b, d]`.
+        scores: The k largest scores, falling, `[b, k]`; -inf if there are fewer images.
+        indices: The indices of the images with these scores, int32 `[b, k]`.
     """
 
     top: jax.Array
@@ -37,24 +38,27 @@ class _Softmax(NamedTuple):
 
 
 @struct.dataclass
-class EmpiricalOptimum:
-    """D*(x; sigma) = sum_i w_i y_i, w = softmax_i(-|x - y_i|^2 / (2 sigma^2)).
+class EmpiricalOptimum(Denoiser):
+    """The optimal denoiser of a training set (arXiv 2310.05264, theorem 1).
 
-    Theorem 1 of arXiv 2310.05264. Made by `empirical_optimum`.
-    The softmax runs over blocks of the training set with a running maximum, so memory is bounded by
-    the block. The logits are (x.y - |y|^2 / 2) / sigma^2: |x|^2 is the same for all i, and leaving
-    it out keeps float32 exact where sigma is large. Where sigma is small they have an error of
-    about 1e-4 / sigma^2 in float32, which decides between images that are nearly as close to x as
-    each other; so the logits of the `TIES` closest are computed again, from differences. Groups of
-    more images than that, a few grey levels apart, keep the error (unless the whole set is one such
-    group): a float64 ``x`` has none.
+    D*(x; sigma) = sum_i w_i y_i, w = softmax_i(-|x - y_i|^2 / (2 sigma^2)). Make one with
+    `empirical_optimum`.
+
+    The softmax runs over blocks of the training set with a running maximum, so that the block
+    bounds the memory. The logits are (x.y - |y|^2 / 2) / sigma^2. They leave out |x|^2, which is
+    the same for all i, because float32 is then exact at large sigma. At small sigma they have an
+    error of about 1e-4 / sigma^2 in float32, which matters if several images are nearly equally
+    close to x. The logits of the `TIES` closest images are therefore computed again from
+    differences. Larger groups of images that differ by a few grey levels keep the error, unless
+    the whole set is such a group. A float64 ``x`` has no such error.
 
     Args:
-        images: `[blocks, block, d]` float32, training images less ``centre``, padded with zeros.
-        half_norms: `[blocks, 2, block]` float32, |image|^2 / 2 as a rounded number (inf where
-            padded) and the rest of it.
-        centre: `[d]` float32.
-        mesh: devices that share the blocks, or None.
+        images: The training images less ``centre``, padded with zeros, `[blocks, block, d]`
+            float32.
+        half_norms: |image|^2 / 2 as a rounded number (inf for padding) and its remainder,
+            `[blocks, 2, block]` float32.
+        centre: The values that are subtracted from the images, `[d]` float32.
+        mesh: The devices that share the blocks, or None; static.
     """
 
     images: jax.Array
@@ -62,8 +66,11 @@ class EmpiricalOptimum:
     centre: jax.Array
     mesh: Mesh | None = struct.field(pytree_node=False, default=None)
 
-    def __call__(self, x: jax.Array, sigma: jax.Array, cond: jax.Array | None = None) -> jax.Array:
-        """See DenoiseFn; computes in the dtype of ``x``, products at the highest precision."""
+    def __call__(self, x: jax.Array, sigma: jax.Array, cond: Any = None) -> jax.Array:
+        """Denoises as a DenoiseFn does. The condition is ignored.
+
+        It computes in the dtype of ``x``, with products at the highest precision.
+        """
         arguments = (
             self.images,
             self.half_norms,
@@ -71,10 +78,10 @@ class EmpiricalOptimum:
             x.reshape(x.shape[0], -1),
             1.0 / sigma**2,
         )
-        # Inside a shard_map over the same axis each device holds all blocks and a batch of its own.
+        # Inside a shard_map over the batch axes each device has all blocks and its own batch.
         manual = jax.sharding.get_abstract_mesh().manual_axes
-        alone = self.mesh is None or set(BATCH_AXES) <= set(manual)
-        if alone:
+        has_all_blocks = self.mesh is None or set(BATCH_AXES) <= set(manual)
+        if has_all_blocks:
             return _denoise(*arguments).reshape(x.shape)
         split, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
         denoise = jax.shard_map(
@@ -87,14 +94,14 @@ class EmpiricalOptimum:
         return denoise(*arguments).reshape(x.shape)
 
     def placement(self, mesh: Mesh) -> EmpiricalOptimum:
-        """Where the arrays go, for `jax.device_put`.
+        """Returns where the arrays should lie on a mesh, for `jax.device_put`.
 
         Args:
-            mesh: from `make_mesh`; the optimum's own if it has one.
+            mesh: A mesh from `make_mesh`. It must be ``self.mesh`` unless that is None.
 
         Returns:
-            A tree of NamedSharding: blocks split over the mesh if the optimum was made for one,
-            otherwise everything on every device.
+            An optimum with shardings as leaves. The blocks are split over the mesh if the optimum
+            is made for one; otherwise all arrays are whole on every device.
         """
         whole = replicated(mesh)
         blocks = whole if self.mesh is None else batch_sharding(mesh)
@@ -104,24 +111,24 @@ class EmpiricalOptimum:
 def empirical_optimum(
     images: np.ndarray, block: int = BLOCK, mesh: Mesh | None = None
 ) -> EmpiricalOptimum:
-    """Lays a training set out in blocks.
+    """Makes the empirical optimum of a training set.
 
     Args:
-        images: `[n, h, w, c]` float32 in [-1, 1], n >= 1.
-        block: images per block at most.
-        mesh: devices to split the training set over, each with at least one block; None keeps it
-            whole.
+        images: The training images, `[n, h, w, c]` float32 in [-1, 1], n >= 1.
+        block: The largest number of images per block.
+        mesh: The devices to split the training set over, with at least one block on each; None
+            keeps it whole on every device.
 
     Returns:
-        The closed-form denoiser of that set.
+        The closed-form denoiser.
     """
     flat = np.asarray(images, np.float32).reshape(len(images), -1)
     devices = 1 if mesh is None else batch_devices(mesh)
     block = min(block, -(-len(flat) // devices))
     padding = -len(flat) % (block * devices)
     low, high = flat.min(0), flat.max(0)
-    # Centring makes nearly equal images small, and their inner products with them. A pixel of wide
-    # range stays as it is: rounding its difference would change the images.
+    # Centring makes the values of nearly equal images small, and so their inner products. A pixel
+    # of wide range is not centred, because rounding the difference would change the images.
     centre = np.where(high - low <= NARROW, low + (high - low) / 2, 0).astype(np.float32)
     flat = flat - centre
     norms = 0.5 * np.einsum("nd,nd->n", flat, flat, dtype=np.float64)
@@ -147,7 +154,7 @@ def _denoise(images, half_norms, centre, x, precision):
 
 
 def _denoise_shard(images, half_norms, centre, x, precision):
-    """`_denoise` where each device of the mesh has other blocks."""
+    """Computes `_denoise` on a mesh whose devices have different blocks."""
     part = _scan_blocks(images, half_norms, x - centre[None, :], precision)
     top = jax.lax.pmax(jax.lax.stop_gradient(part.top), BATCH_AXES)
     scale = jnp.exp((part.top - top) * precision)
@@ -158,13 +165,20 @@ def _denoise_shard(images, half_norms, centre, x, precision):
     owner, rank = places // TIES, places % TIES
     indices = jnp.take_along_axis(part.indices, rank, 1)
     ties = images.reshape(-1, images.shape[-1])[indices]
-    mine = owner == jax.lax.axis_index(BATCH_AXES)
-    ties = jax.lax.psum(jnp.where(mine[..., None], ties, 0), BATCH_AXES)
+    is_here = owner == jax.lax.axis_index(BATCH_AXES)
+    ties = jax.lax.psum(jnp.where(is_here[..., None], ties, 0), BATCH_AXES)
     return _settle_ties(_Softmax(top, total, mean, scores, indices), ties, centre, x, precision)
 
 
 def _scan_blocks(images, half_norms, x, precision) -> _Softmax:
-    """The softmax over blocks; ``x`` `[b, d]` is centred, ``precision`` `[b]` is 1 / sigma^2."""
+    """Computes the softmax over all blocks of this device.
+
+    Args:
+        images: See `EmpiricalOptimum`.
+        half_norms: See `EmpiricalOptimum`.
+        x: Noisy images less the centre, `[b, d]`.
+        precision: 1 / sigma^2, `[b]`.
+    """
     high = jax.lax.Precision.HIGHEST
 
     def block(carry, data):
@@ -176,11 +190,11 @@ def _scan_blocks(images, half_norms, x, precision) -> _Softmax:
         total = carry.total * old + weights.sum(1)
         mean = carry.mean * old[:, None] + jnp.matmul(weights, y, precision=high)
         best, places = jax.lax.top_k(jnp.concatenate([carry.scores, scores], 1), TIES)
-        known = jnp.take_along_axis(carry.indices, jnp.minimum(places, TIES - 1), 1)
+        earlier = jnp.take_along_axis(carry.indices, jnp.minimum(places, TIES - 1), 1)
         new = index * len(y) + places - TIES
-        return _Softmax(top, total, mean, best, jnp.where(places < TIES, known, new)), None
+        return _Softmax(top, total, mean, best, jnp.where(places < TIES, earlier, new)), None
 
-    # Not -inf: a device may hold nothing but padding, and -inf - -inf is not a number.
+    # Not -inf, because a device may have padding only, and -inf - -inf is not a number.
     lowest = jnp.full(len(x), jnp.finfo(x.dtype).min, x.dtype)
     none = jnp.full((len(x), TIES), -jnp.inf, x.dtype)
     start = _Softmax(
@@ -191,13 +205,13 @@ def _scan_blocks(images, half_norms, x, precision) -> _Softmax:
 
 
 def _settle_ties(softmax, ties, centre, x, precision):
-    """The denoised `[b, d]`, with exact logits in place of those of ``ties`` `[b, k, d]`."""
+    """Returns the denoised images `[b, d]`, with exact logits for ``ties`` `[b, k, d]`."""
     ties = ties.astype(x.dtype)
     rounded = (softmax.scores - softmax.top[:, None]) * precision[:, None]
-    # rounded[:, :1] is zero, but its derivative is not: `top` counts as a constant.
+    # rounded[:, :1] is 0, but its derivative is not, because `top` is a constant there.
     exact = _leads(ties, centre, x) * precision[:, None] + rounded[:, :1]
     exact = jnp.where(jnp.isneginf(softmax.scores), -jnp.inf, exact)
-    # The candidate that seemed best has logit 0; another may turn out to be better by far.
+    # The image with the best rounded logit has logit 0 here; another one may be far better.
     top = exact.max(1)
     rest = jnp.exp(-top)
     weights = jnp.exp(exact - top[:, None]) - jnp.exp(rounded) * rest[:, None]
@@ -207,9 +221,14 @@ def _settle_ties(softmax, ties, centre, x, precision):
 
 
 def _leads(ties, centre, x):
-    """(|x - y_0|^2 - |x - y_i|^2) / 2 for ``ties`` y `[b, k, d]`, to nearly twice the precision.
+    """Computes (|x - y_0|^2 - |x - y_i|^2) / 2 to nearly twice the precision, `[b, k]`.
 
-    It is sum (y_i - y_0) (x - y_i + x - y_0) / 2, both factors as sums of two numbers.
+    It equals sum (y_i - y_0) (x - y_i + x - y_0) / 2, where each factor is a sum of two numbers.
+
+    Args:
+        ties: The images y less the centre, `[b, k, d]`.
+        centre: The centre, `[d]`.
+        x: Noisy images, `[b, d]`.
     """
     shifted, low = _two_sum(x, -centre[None, :])  # ties are relative to the centre
     far, far_low = _two_sum(shifted[:, None, :], -ties)
@@ -222,21 +241,24 @@ def _leads(ties, centre, x):
 
 
 def _two_sum(a, b):
-    """a + b as a rounded sum and the rest of it (Knuth): exact, and made of additions only."""
+    """Returns the rounded sum a + b and its remainder, exactly and by additions only (Knuth)."""
     total = a + b
     b_part = total - a
     return total, (a - (total - b_part)) + (b - b_part)
 
 
 def _two_product(a, b):
-    """a b as a rounded product and the rest of it (Dekker).
+    """Returns the rounded product a b and its remainder (Dekker).
 
-    The compiler may fuse a product with the addition that uses it, in one place and not in another.
-    The products of the halves are exact, so that changes nothing; the rounded product has one bit
-    less than its type, which keeps it out of any fusion.
+    The compiler may fuse a product with the addition that uses it in one place and not in another.
+    That does not change the products of the halves, which are exact. The rounded product has one
+    bit less than its type, which keeps it out of any fusion.
     """
     info = jnp.finfo(a.dtype)
-    keep = lambda v, bits: jax.lax.reduce_precision(v, info.nexp, bits)  # noqa: E731
+
+    def keep(values, bits):
+        return jax.lax.reduce_precision(values, info.nexp, bits)
+
     half = (info.nmant - 1) // 2
     a_high, b_high = keep(a, half), keep(b, half)
     a_low, b_low = a - a_high, b - b_high
@@ -246,13 +268,16 @@ def _two_product(a, b):
 
 
 def _accurate_sum(high, low):
-    """The sum of high + low over the last axis, without the rounding errors of adding the highs.
+    """Returns the sum of high + low over the last axis, without rounding errors from ``high``.
 
-    Adding and taking away a bound far above all numbers leaves their leading bits on one grid,
+    Adding and subtracting a bound far above all numbers leaves their leading bits on one grid,
     where sums in any order are exact (Rump, Ogita and Oishi, "Accurate floating-point summation").
     """
     ones = jnp.ones(high.shape[-1], high.dtype)
-    add = lambda v: jnp.matmul(v, ones, precision=jax.lax.Precision.HIGHEST)  # noqa: E731
+
+    def add(values):
+        return jnp.matmul(values, ones, precision=jax.lax.Precision.HIGHEST)
+
     scale = 4 << high.shape[-1].bit_length()  # a power of two, so the bound below is exact
     sums = []
     for _ in range(2):
