@@ -1,13 +1,13 @@
-"""Times the empirical optimum against the published reference's way of computing it.
+"""Times the empirical optimum against the method of the published reference.
 
 Both compute Theorem 1 of arXiv 2310.05264 on the CPU for the same images and noise levels. The
-reference side is written from its description: it broadcasts the differences of all pairs,
-`[b, n, d]` float64, where ours is a matrix product in float32. Needs PyTorch.
+reference method is written from its description: it broadcasts the differences of all pairs,
+`[b, n, d]` float64. Ours is a matrix product in float32. The benchmark needs PyTorch.
 
     python benchmarks/optimal_denoiser.py --batch 16 64 --n 1024 4096
 
-Exit code: 0, 1 if the answers differ by more than 1e-4 or ours is not 100 times as fast, 2 if
-PyTorch is not installed.
+The exit code is 1 if the results differ by more than 1e-4 or ours is less than 100 times as fast,
+2 if PyTorch is not installed, and 0 otherwise.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from reprojax.data.transform import to_float
 from reprojax.denoisers.optimum import empirical_optimum
 
 SHAPE = (32, 32, 3)
-MAX_BYTES = 2 << 30  # of the reference's differences; above that it goes image by image
+MAX_BYTES = 2 << 30  # if the reference's differences are larger, it computes image by image
 MAX_DIFFERENCE = 1e-4
 MIN_RATIO = 100
 
 
 class Row(NamedTuple):
-    """One line of the table; times are medians in seconds."""
+    """One line of the table. Times are medians in seconds."""
 
     batch: int
     n: int
@@ -46,22 +46,25 @@ class Row(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """How many times faster ours is."""
+        """The time of the reference over the time of ours."""
         return self.reference / self.ours
 
     def complaints(self) -> list[str]:
-        """What is not as promised."""
+        """Returns a line for each limit that this row does not meet."""
         where = f"B = {self.batch}, N = {self.n}"
-        found = []
+        lines = []
         if not self.difference <= MAX_DIFFERENCE:
-            found.append(f"{where}: answers differ by {self.difference:.1e} > {MAX_DIFFERENCE:.0e}")
+            lines.append(f"{where}: results differ by {self.difference:.1e} > {MAX_DIFFERENCE:.0e}")
         if self.ratio < MIN_RATIO:
-            found.append(f"{where}: {self.ratio:.0f} times as fast, not {MIN_RATIO}")
-        return found
+            lines.append(f"{where}: {self.ratio:.0f} times as fast, not {MIN_RATIO}")
+        return lines
 
 
 def inputs(batch: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images `[n, h, w, c]`, noised ones `[b, h, w, c]` and sigma `[b]` in .002 .. 80, float32."""
+    """Draws images `[n, h, w, c]`, noisy images `[b, h, w, c]` and sigma `[b]` in .002 .. 80.
+
+    All are float32.
+    """
     rng = np.random.default_rng(0)
     images = to_float(rng.integers(0, 256, (n, *SHAPE)).astype(np.uint8))
     sigma = np.geomspace(0.002, 80, batch).astype(np.float32)
@@ -70,7 +73,7 @@ def inputs(batch: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def seconds(function: Callable[[], object], repetitions: int) -> float:
-    """The median over repetitions, after one call that does not count."""
+    """Returns the median time of a call in seconds, after one call that does not count."""
     function()
     times = []
     for _ in range(repetitions):
@@ -81,12 +84,12 @@ def seconds(function: Callable[[], object], repetitions: int) -> float:
 
 
 def reference(images, x, sigma):
-    """Theorem 1 with the differences of all pairs broadcast, float64 `[b, d]`.
+    """Computes Theorem 1 from the differences of all pairs, float64 `[b, d]`.
 
     Args:
-        images: `[n, d]` float64 torch tensor.
-        x: `[b, d]` float64.
-        sigma: `[b]` float64.
+        images: The training images, a float64 torch tensor `[n, d]`.
+        x: The noisy images, a float64 torch tensor `[b, d]`.
+        sigma: The noise levels, a float64 torch tensor `[b]`.
     """
     difference = x[:, None, :] - images[None, :, :]
     logits = -(difference**2).sum(-1) / (2 * sigma[:, None] ** 2)
@@ -95,36 +98,38 @@ def reference(images, x, sigma):
 
 
 def compare(batch: int, n: int, repetitions: int) -> Row:
-    """Times both on the same inputs."""
+    """Times both methods on the same inputs."""
     import torch
 
     images, x, sigma = inputs(batch, n)
-    denoise, arguments = jax.jit(lambda d, x, s: d(x, s)), (empirical_optimum(images), x, sigma)
-    arguments = jax.device_put(arguments)
+    denoise = jax.jit(lambda d, x, s: d(x, s))
+    arguments = jax.device_put((empirical_optimum(images), x, sigma))
     flat = [torch.from_numpy(a.reshape(len(a), -1)).double() for a in (images, x)]
     levels = torch.from_numpy(sigma).double()
     chunked = batch * n * x[0].size * 8 > MAX_BYTES
     step = 1 if chunked else batch
 
-    def theirs():
-        parts = range(0, batch, step)
+    def reference_denoise():
+        starts = range(0, batch, step)
         return torch.cat(
-            [reference(flat[0], flat[1][i : i + step], levels[i : i + step]) for i in parts]
+            [reference(flat[0], flat[1][i : i + step], levels[i : i + step]) for i in starts]
         )
 
     with torch.inference_mode():
-        got = np.asarray(denoise(*arguments)).reshape(batch, -1)
-        difference = float(np.abs(got - theirs().numpy()).max())
+        denoised = np.asarray(denoise(*arguments)).reshape(batch, -1)
+        difference = float(np.abs(denoised - reference_denoise().numpy()).max())
         ours = seconds(lambda: denoise(*arguments).block_until_ready(), 5 * repetitions)
-        return Row(batch, n, ours, seconds(theirs, repetitions), difference, chunked)
+        return Row(batch, n, ours, seconds(reference_denoise, repetitions), difference, chunked)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints the table; see the module for the exit code."""
+    """Prints the table and returns the exit code, which the module's docstring explains."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, nargs="+", default=[16, 64], help="noised images")
+    parser.add_argument("--batch", type=int, nargs="+", default=[16, 64], help="noisy images")
     parser.add_argument("--n", type=int, nargs="+", default=[1024, 4096], help="training images")
-    parser.add_argument("--repetitions", type=int, default=5, help="of the reference; ours 5 times")
+    parser.add_argument(
+        "--repetitions", type=int, default=5, help="calls of the reference; ours gets 5 times more"
+    )
     options = parser.parse_args(argv)
     if importlib.util.find_spec("torch") is None:
         print("PyTorch is missing: pip install -e '.[bench]'", file=sys.stderr)
@@ -150,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
                 flush=True,
             )
     if any(row.chunked for row in rows):
-        print("* the reference goes image by image (over 2 GiB at once): that only helps it")
+        print("* image by image for the reference (over 2 GiB at once), which only makes it faster")
     complaints = [line for row in rows for line in row.complaints()]
     for line in complaints:
         print(line, file=sys.stderr)

@@ -1,12 +1,13 @@
 """Times training several models in one program against training them one after another.
 
-Both ways take the very train steps of a study (forward, backward, Adam, moving average; batches lie
-on the device already), in turn in one process. Then it asks what ``loop.pack = "auto"`` chooses
-for a long training, and holds that against the quicker way of its own table.
+Both ways run the train steps of a study (forward, backward, Adam, moving average; with the batches
+on the device already), alternating in one process. The benchmark also compares what
+``loop.pack = "auto"`` chooses for a long training with the faster of the two ways.
 
     python benchmarks/packing.py --k 1 4 16 --json packing.json
 
-Exit code: 0, or 1 if what auto chooses is more than 10 % slower than the quicker way.
+The exit code is 1 if the choice of auto is more than 10 % slower than the faster way, and 0
+otherwise.
 """
 
 from __future__ import annotations
@@ -33,12 +34,19 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "U-Net width 8": ("unet", dict(width=8, multipliers=(1, 2), num_blocks=1, attention=())),
     "U-ViT dim 64": ("uvit", dict(width=64, depth=4, num_heads=4, patch=2)),
 }
-LONG = 10**9  # steps: so many that measuring is always worth its time
+LONG = 10**9  # steps, so many that auto always takes the time to measure
 MOST_SLOWER = 0.10
 
 
 class Row(NamedTuple):
-    """One line of the table."""
+    """One line of the table.
+
+    Args:
+        network: The name of the network.
+        timing: The seconds per step of a model in both ways.
+        compiling: The seconds of the first packed call, which compiles.
+        chosen: The number of models per program that auto chooses.
+    """
 
     network: str
     timing: Timing
@@ -47,17 +55,17 @@ class Row(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """How many times as long a step of a model takes packed."""
+        """The time per step of a model in a pack over the time alone."""
         return self.timing.packed / self.timing.alone
 
     @property
     def slower(self) -> float:
-        """By what share the chosen way is slower than the quicker one."""
+        """The share by which the way that auto chooses is slower than the faster way."""
         ways = {self.timing.k: self.ratio, 1: 1.0}
         return ways[self.chosen] / min(ways.values()) - 1.0 if self.timing.k > 1 else 0.0
 
     def facts(self) -> dict[str, Any]:
-        """For the JSON file."""
+        """Returns the row as JSON values, times in milliseconds."""
         return {
             "network": self.network,
             "k": self.timing.k,
@@ -71,7 +79,7 @@ class Row(NamedTuple):
 
 
 def measure(name: str, k: int, batch: int, repeats: int) -> Row:
-    """Times both ways, then asks auto."""
+    """Times both ways and lets auto choose."""
     family, network = NETWORKS[name]
     training = TrainingSpec(batch_size=batch)
     module = build_network(family, SHAPE, network)
@@ -86,12 +94,12 @@ def measure(name: str, k: int, batch: int, repeats: int) -> Row:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints the table; see the module for the exit code."""
+    """Prints the table and returns the exit code, which the module's docstring explains."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--k", type=int, nargs="+", default=[1, 4, 16], help="models")
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--batch", type=int, default=64, help="images per step of a model")
-    parser.add_argument("--repeats", type=int, default=15, help="whose median is taken")
+    parser.add_argument("--repeats", type=int, default=15, help="measurements per median")
     parser.add_argument("--json", help="file to write the table to")
     options = parser.parse_args(argv)
     machine = {
@@ -119,13 +127,13 @@ def main(argv: list[str] | None = None) -> int:
         with open(options.json, "w") as file:
             json.dump({"machine": machine, "rows": [r.facts() for r in rows]}, file, indent=1)
             file.write("\n")
-    bad = [row for row in rows if row.slower > MOST_SLOWER]
-    for row in bad:
+    slower_rows = [row for row in rows if row.slower > MOST_SLOWER]
+    for row in slower_rows:
         print(
-            f"{row.network}, K = {row.timing.k}: auto's way is {100 * row.slower:.0f} % slower",
+            f"{row.network}, K = {row.timing.k}: auto's choice is {100 * row.slower:.0f} % slower",
             file=sys.stderr,
         )
-    return 1 if bad else 0
+    return 1 if slower_rows else 0
 
 
 if __name__ == "__main__":
