@@ -171,7 +171,7 @@ def _open_tfds(spec: SourceSpec) -> ImageSource:
 
 
 def _require_whole(spec: SourceSpec) -> None:
-    """Raises InputError if a split is asked of a source that has none."""
+    """Raises InputError if the spec names a split, for a source that has none."""
     require_choice("data.split", spec.split, ("train", "all"))
 
 

@@ -50,13 +50,13 @@ def vp_eps(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
 
 
 def vp_v(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
-    """Makes it predict v = alpha z - sigma_t x0, alpha^2 + sigma_t^2 = 1 (arXiv 2202.00512)."""
+    """Makes the network predict v = alpha z - sigma_t x0, alpha^2 + sigma_t^2 = 1 (2202.00512)."""
     c_in = jax.lax.rsqrt(1.0 + sigma**2)
     return Coefficients(c_in**2, -sigma * c_in, c_in, _time(sigma, kernel))
 
 
 def subvp_eps(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
-    """Makes it predict the noise from sub-VP's published input x_t = s(t) x (arXiv 2011.13456)."""
+    """Makes the network predict the noise from sub-VP's input x_t = s(t) x (arXiv 2011.13456)."""
     t = kernel.t_of_sigma(sigma)
     return Coefficients(jnp.ones_like(sigma), -sigma, kernel.scale(t), (TIME_STEPS - 1) * t)
 
@@ -68,7 +68,7 @@ def ve(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
 
 
 def rf(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
-    """Makes it predict the velocity v = z - x0 of the straight path (arXiv 2209.03003).
+    """Makes the network predict v = z - x0, the velocity of the straight path (arXiv 2209.03003).
 
     In the coordinates of the path x0 = x_t - t v, with s = 1 - t = 1 / (1 + sigma).
     """
@@ -77,7 +77,7 @@ def rf(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
 
 
 def consistency(sigma: jax.Array, kernel: Kernel, sigma_data: float) -> Coefficients:
-    """Makes a flow map, the identity at the kernel's smallest level (arXiv 2303.01469, eq. 25)."""
+    """Makes a flow map, which is the identity at the smallest level (arXiv 2303.01469, eq. 25)."""
     above = sigma - kernel.sigma(jnp.asarray(kernel.t_min, sigma.dtype))
     total = sigma**2 + sigma_data**2
     return Coefficients(
