@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Several workers on one study as a SLURM array, without submitit: each task is one worker, and the
-# workers share the cells among themselves. A task saves and puts itself in the queue again before
-# its time limit; a preempted one is requeued by SLURM; both go on where they were.
-#   Change: the #SBATCH lines (partition, GPUs, time), and how python is found.
-#   Submit, from the repository, with a workdir on a file system that all nodes share:
+# Runs several workers on one study as a SLURM array, without submitit. Each task is one worker, and
+# the workers share the cells among themselves. Before its time limit a task saves and requeues
+# itself; SLURM requeues a preempted task. Both resume.
+#   Change: the #SBATCH lines (partition, GPUs, time), and the command python, if it is elsewhere.
+#   Submit from the repository, with a workdir on a file system that all nodes share:
 #     sbatch --array=0-29 launch/slurm_array.sh --config=configs/grid.py --workdir=/shared/grid
 #SBATCH --job-name=reprojax
 #SBATCH --array=0-3
@@ -23,24 +23,24 @@ if [[ "$*" != *--config=* || "$*" != *--workdir=* ]]; then
   exit 2
 fi
 
-main="" signalled="" requeue=""
+main="" interrupted="" requeue=""
 
-# The time limit is near: SLURM tells this shell alone (B:), which tells main.
+# Near the time limit SLURM signals only this shell (B:), which passes the signal on to main.
 # shellcheck disable=SC2317 # the trap below calls it
 on_usr1() {
-  signalled=1 requeue=1
+  interrupted=1 requeue=1
   [[ -z $main ]] || kill -TERM "$main"
 }
 trap on_usr1 USR1
-# Preempted or cancelled: SLURM tells main too, and a second SIGTERM would end it unsaved.
-trap 'signalled=1' TERM
+# At preemption or scancel SLURM signals main too, and a second SIGTERM would end main unsaved.
+trap 'interrupted=1' TERM
 
 python -m reprojax.main "$@" &
 main=$!
-while :; do # a trapped signal ends `wait`, not main
-  signalled="" code=0
+while :; do # a trapped signal ends `wait`, but not main
+  interrupted="" code=0
   wait "$main" || code=$?
-  [[ -n $signalled ]] || break
+  [[ -n $interrupted ]] || break
 done
 
 if [[ -n $requeue && $code -eq 130 ]]; then

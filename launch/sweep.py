@@ -5,10 +5,9 @@
         --executor=slurm --partition=gpu --gpus=1 --cpus=8 --mem=64 --time=12:00:00 -- --mode=study
 
 Needs ``pip install 'reprojax[launch]'`` (submitit). Every worker runs the same ``python -m
-reprojax.main --config=... --workdir=...``; what follows ``--`` goes to it unchanged. The workers
-share the cells among themselves, so their number may be anything, and workers may be added while
-others run. The same command again goes on where everything was. On SLURM the workdir must be on a
-file system that all nodes share.
+reprojax.main --config=... --workdir=...`` with the flags that follow ``--``. The workers share the
+cells among themselves, so any number will do, and you can add workers while others run. Run the
+same command again to resume. On SLURM the workdir must be on a file system that all nodes share.
 """
 
 from __future__ import annotations
@@ -24,28 +23,29 @@ from pathlib import Path
 
 from reprojax.errors import InputError, ReprojaxError, one_line, require_number
 
-LOCAL_MINUTES = 60 * 24 * 365  # submitit stops a local job after two minutes unless told otherwise
-REQUEUES = 1000  # times that a job may run out of its time limit and go on
-TAKEN_AWAY_SECONDS = 120  # how long SLURM may take to end a job after it has asked it to stop
+LOCAL_MINUTES = 60 * 24 * 365  # submitit's default stops a local job after two minutes
+MAX_REQUEUES = 1000  # how often a job may reach its time limit and continue
+STOP_SECONDS = 120  # how long SLURM may take to end a job after it has asked it to stop
 SLURM_OPTIONS = ("partition", "account", "qos", "constraint", "time", "mem", "setup")
 INTERRUPTED = 130
 CAN_PIN = hasattr(os, "sched_setaffinity")
 RETRY = "--retry_failed"
-# SLURM sends the preemption signal to every process of the job, and it would kill main.
-DEAF = ("/bin/sh", "-c", 'trap "" USR2; exec "$@"', "sh")
+# Runs a command that ignores USR2: SLURM sends it to every process of the job to announce a
+# preemption, and it would kill main.
+IGNORE_USR2 = ("/bin/sh", "-c", 'trap "" USR2; exec "$@"', "sh")
 
 
 class Worker:
-    """One worker: runs main in a process of its own, and asks it to stop when the job must go.
+    """A worker that runs main in a process of its own and stops it when the job has to end.
 
-    submitit calls `checkpoint` when the preemption signal comes (USR2, which ``sbatch --signal``
-    sends before the time limit too), puts what it returns in the queue again and ends.
+    submitit calls `checkpoint` when the preemption signal arrives (USR2, which ``sbatch --signal``
+    sends before the time limit too), queues what it returns and ends.
 
     Args:
-        command: of main.
-        devices: CUDA_VISIBLE_DEVICES of main, or None to leave it as the scheduler set it.
-        grace: seconds that main has to save.
-        cores: that main keeps to, or None for any.
+        command: The command line of main.
+        devices: The value of CUDA_VISIBLE_DEVICES for main, or None to keep the scheduler's.
+        grace: The seconds that main has to save.
+        cores: The cores that main may use, or None for all.
     """
 
     def __init__(
@@ -57,26 +57,30 @@ class Worker:
     ):
         self.command, self.devices, self.grace, self.cores = command, devices, grace, cores
         self._process: subprocess.Popen | None = None
-        self._asked = False
+        self._term_sent = False
 
     def __call__(self) -> int:
-        """Gives 0, or raises RuntimeError with main's exit code, so that SLURM sees a failure."""
+        """Runs main and returns 0.
+
+        Raises:
+            RuntimeError: main ended with another exit code. The error makes the SLURM job fail.
+        """
         signal.signal(signal.SIGTERM, self._on_term)
         env = dict(os.environ)
         if self.devices is not None:
             env["CUDA_VISIBLE_DEVICES"] = self.devices
         elif os.environ.get("SUBMITIT_EXECUTOR") == "local":
-            env.pop("CUDA_VISIBLE_DEVICES", None)  # submitit hides every GPU that was not asked for
+            env.pop("CUDA_VISIBLE_DEVICES", None)  # submitit hides the GPUs not requested from it
         if self.cores:
             os.sched_setaffinity(0, self.cores)  # main inherits it
         print("$", " ".join(self.command), flush=True)
-        self._process = subprocess.Popen([*DEAF, *self.command], env=env)
+        self._process = subprocess.Popen([*IGNORE_USR2, *self.command], env=env)
         try:
             while self._alive():
                 time.sleep(0.5)
             code = self._process.wait()
             if code == INTERRUPTED and self._on_slurm():
-                time.sleep(TAKEN_AWAY_SECONDS)  # a result now would end a job that is requeued
+                time.sleep(STOP_SECONDS)  # a result now would end a job that SLURM requeues
         finally:
             self._stop()
         print(f"main ended with exit code {code}", flush=True)
@@ -85,40 +89,40 @@ class Worker:
         return code
 
     def checkpoint(self):
-        """Stops main, which saves; gives what is to be run when the job comes up again."""
+        """Stops main, which saves, and returns the submission of a worker that continues."""
         import submitit
 
         self._stop()
-        # What failed was tried again at the start: not once more at each requeue.
+        # Failed cells are retried once, not again after every requeue.
         command = [word for word in self.command if word.partition("=")[0] != RETRY]
         return submitit.helpers.DelayedSubmission(
             Worker(command, self.devices, self.grace, self.cores)
         )
 
     def _on_term(self, number, frame) -> None:
-        # SLURM asks every process of the job, main included, and a second one ends main at once.
+        # SLURM sends SIGTERM to main too, and a second one would end main before it has saved.
         if self._on_slurm():
-            self._asked = True
+            self._term_sent = True
         elif self._process:
-            self._ask()
+            self._terminate()
 
     def _stop(self) -> None:
         deadline = time.monotonic() + self.grace
         if self._process and self._alive():
-            self._ask()
+            self._terminate()
         while self._process and self._alive() and time.monotonic() < deadline:
             time.sleep(0.1)
 
-    def _ask(self) -> None:
-        if not self._asked:
-            self._asked = True
+    def _terminate(self) -> None:
+        if not self._term_sent:
+            self._term_sent = True
             self._process.terminate()
 
     def _alive(self) -> bool:
-        # `Popen.poll` holds a lock that a signal handler, which may interrupt it, cannot take.
+        # `Popen.poll` takes a lock, so a signal handler that interrupts it must not call it.
         try:
-            how = os.WEXITED | os.WNOHANG | os.WNOWAIT
-            return os.waitid(os.P_PID, self._process.pid, how) is None
+            flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            return os.waitid(os.P_PID, self._process.pid, flags) is None
         except ChildProcessError:
             return False
 
@@ -128,14 +132,14 @@ class Worker:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says a mistake in one line, as main does."""
+    """A parser that raises InputError, so that a mistake is one line, as in main."""
 
     def error(self, message: str) -> None:
-        raise InputError("command line", " ".join(sys.argv[1:]), message)
+        raise InputError("command line", None, message)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options; those of SLURM have its names."""
+    """Returns the parser of the options; those of SLURM have SLURM's names."""
     p = _Parser(
         prog="launch/sweep.py",
         description=__doc__,
@@ -144,20 +148,33 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--config", required=True, help="config file of the study, FILE[:scale]")
     p.add_argument("--workdir", help="folder of the results [runs/<config name>]")
-    p.add_argument("--workers", type=int, default=2, help="how many [2]")
-    p.add_argument("--executor", choices=("local", "slurm"), default="local", help="where [local]")
+    p.add_argument("--workers", type=int, default=2, help="number of workers [2]")
+    p.add_argument(
+        "--executor",
+        choices=("local", "slurm"),
+        default="local",
+        help="start workers on this machine, or as a SLURM array [local]",
+    )
     p.add_argument("--logs", help="folder of the logs [<workdir>-logs]")
-    p.add_argument("--wait", action="store_true", help="wait, and end with the worst exit code")
-    p.add_argument("--gpus", type=int, help="per worker; local: worker i gets the i-th so many")
+    p.add_argument(
+        "--wait", action="store_true", help="wait for the workers; exit with the worst exit code"
+    )
+    p.add_argument(
+        "--gpus", type=int, help="GPUs per worker; local workers share them out in order"
+    )
     p.add_argument("--cpus", type=int, help="cores per worker [local: an equal share of all]")
-    p.add_argument("--partition", help="SLURM only, as are those below")
-    p.add_argument("--account")
-    p.add_argument("--qos")
-    p.add_argument("--constraint")
-    p.add_argument("--time", help="limit of a job: minutes, H:MM:SS or D-HH:MM:SS [60]")
-    p.add_argument("--mem", type=float, help="per worker, in GB")
-    p.add_argument("--setup", action="append", help="shell line before main; may be repeated")
-    p.add_argument("--signal_delay", type=int, default=120, help="seconds to save in [120]")
+    p.add_argument("--partition", help="SLURM's option, as are those below")
+    p.add_argument("--account", help="SLURM's option")
+    p.add_argument("--qos", help="SLURM's option")
+    p.add_argument("--constraint", help="SLURM's option")
+    p.add_argument("--time", help="time limit of a job: minutes, H:MM:SS or D-HH:MM:SS [60]")
+    p.add_argument("--mem", type=float, help="memory per worker in GB")
+    p.add_argument(
+        "--setup", action="append", help="shell line to run before main; may be repeated"
+    )
+    p.add_argument(
+        "--signal_delay", type=int, default=120, help="seconds to save in before the limit [120]"
+    )
     p.add_argument("main_flags", nargs="*", metavar="-- FLAG", help="flags of reprojax.main")
     return p
 
@@ -166,20 +183,21 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """Parses and checks the command line.
 
     Raises:
-        InputError: naming the option.
+        InputError: An option has a wrong value or is missing; the message names it.
     """
-    own, mark, extra = argv, [], []
+    own, dashes, extra = argv, [], []
     if "--" in argv:
         at = argv.index("--")
-        own, mark, extra = argv[:at], ["--"], argv[at + 1 :]
-    options = parser().parse_args([*own, *mark, *extra])
+        own, dashes, extra = argv[:at], ["--"], argv[at + 1 :]
+    options = parser().parse_args([*own, *dashes, *extra])
     if len(options.main_flags) != len(extra):
-        raise InputError("command line", options.main_flags[0], "options; main's follow after --")
+        word = options.main_flags[0]
+        raise InputError("command line", word, "must be an option; flags of main follow after --")
     for flag in extra:
         name = flag.lstrip("-").partition("=")[0]
         if not flag.startswith("--") or name in ("config", "workdir"):
-            allowed = "after -- only flags as --name=value, without --config and --workdir"
-            raise InputError("command line", flag, allowed)
+            requirement = "must be a flag --name=value other than --config and --workdir, after --"
+            raise InputError("command line", flag, requirement)
     require_number("--workers", options.workers, at_least=1)
     require_number("--signal_delay", options.signal_delay, at_least=1)
     for name in ("gpus", "cpus", "mem"):
@@ -187,23 +205,24 @@ def parse(argv: list[str]) -> argparse.Namespace:
             require_number(f"--{name}", getattr(options, name), above=0)
     for name in SLURM_OPTIONS:
         if options.executor != "slurm" and getattr(options, name) is not None:
-            raise InputError(f"--{name}", getattr(options, name), "only with --executor=slurm")
+            requirement = "works only with --executor=slurm"
+            raise InputError(f"--{name}", getattr(options, name), requirement)
     options.minutes = minutes(options.time or "60")
     if 60 * options.minutes <= options.signal_delay:
-        allowed = f"more than the {options.signal_delay} s of --signal_delay"
-        raise InputError("--time", options.time, allowed)
+        requirement = f"must be more than the {options.signal_delay} s of --signal_delay"
+        raise InputError("--time", options.time, requirement)
     return options
 
 
 def minutes(text: str) -> int:
-    """Minutes of a time as SLURM writes it: 90, 1:30:00 or 2-12:00:00.
+    """Returns the minutes of a time as SLURM writes it: 90, 1:30:00 or 2-12:00:00.
 
     Raises:
-        InputError: it is none.
+        InputError: The text is not such a time.
     """
     match = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):(\d\d):(\d\d))|(\d+)", text)
     if not match:
-        raise InputError("--time", text, "minutes, H:MM:SS or D-HH:MM:SS")
+        raise InputError("--time", text, "must be minutes, H:MM:SS or D-HH:MM:SS")
     days, hours, mins, seconds, alone = (int(part or 0) for part in match.groups())
     total = alone + 1440 * days + 60 * hours + mins + (seconds > 0)
     require_number("--time", total, at_least=1)
@@ -211,7 +230,7 @@ def minutes(text: str) -> int:
 
 
 def check_study(options: argparse.Namespace) -> str:
-    """Reads the config as main will, so that a mistake costs no job; gives the study's name."""
+    """Reads the config, so that a mistake fails here and not in the jobs; returns its name."""
     from reprojax import config as rc
     from reprojax.main import load_config
 
@@ -220,58 +239,60 @@ def check_study(options: argparse.Namespace) -> str:
 
 
 def visible_devices(options: argparse.Namespace, worker: int) -> str | None:
-    """CUDA_VISIBLE_DEVICES of a local worker; None where SLURM sets it or nothing was said."""
+    """Returns CUDA_VISIBLE_DEVICES for a local worker, or None if it is SLURM's or unset."""
     own = os.environ.get("CUDA_VISIBLE_DEVICES")
     if options.executor == "slurm" or not options.gpus:
         return None if options.executor == "slurm" else own
     first, count = worker * options.gpus, options.gpus
     ids = own.split(",") if own else [str(i) for i in range(options.workers * count)]
     if len(ids) < options.workers * count:
-        allowed = f"CUDA_VISIBLE_DEVICES has {len(ids)} for {options.workers} workers"
-        raise InputError("--gpus", count, allowed)
+        requirement = f"CUDA_VISIBLE_DEVICES has only {len(ids)} for {options.workers} workers"
+        raise InputError("--gpus", count, requirement)
     return ",".join(ids[first : first + count])
 
 
 def own_cores(options: argparse.Namespace, worker: int) -> list[int] | None:
-    """The cores that a local worker keeps to; None where SLURM sees to it or there are too few.
+    """Returns the cores of a local worker, or None if SLURM assigns them or there are too few.
 
-    XLA has a thread for each core that it may use: workers that may all use all of them are in each
-    other's way.
+    XLA runs a thread for each core that it may use, so workers that share all cores slow each other
+    down.
     """
     if options.executor == "slurm" or (options.cpus is None and not CAN_PIN):
         return None
     if not CAN_PIN:
-        raise InputError("--cpus", options.cpus, "for local workers only on Linux")
+        raise InputError("--cpus", options.cpus, "works for local workers only on Linux")
     cores = sorted(os.sched_getaffinity(0))
     count, workers = len(cores), options.workers
     if options.cpus is None:
         share = cores[worker * count // workers : (worker + 1) * count // workers]
         return share if count >= workers else None
     if options.cpus * workers > count:
-        raise InputError("--cpus", options.cpus, f"{count} cores for {workers} workers")
+        requirement = f"there are only {count} cores for {workers} workers"
+        raise InputError("--cpus", options.cpus, requirement)
     return cores[worker * options.cpus : (worker + 1) * options.cpus]
 
 
 def make_executor(options: argparse.Namespace, logs: Path, name: str):
-    """The submitit executor.
+    """Returns the submitit executor.
 
     Raises:
-        InputError: submitit or SLURM is not there.
+        InputError: submitit or SLURM is not installed.
     """
     try:
         import submitit
     except ImportError as error:
-        allowed = "it needs submitit: pip install 'reprojax[launch]'"
-        raise InputError("--executor", options.executor, allowed) from error
+        requirement = "needs submitit; install it with pip install 'reprojax[launch]'"
+        raise InputError("--executor", options.executor, requirement) from error
     if options.executor == "local":
         executor = submitit.LocalExecutor(folder=logs)
         executor.update_parameters(timeout_min=LOCAL_MINUTES)
         return executor
     try:
-        executor = submitit.SlurmExecutor(folder=logs, max_num_timeout=REQUEUES)
+        executor = submitit.SlurmExecutor(folder=logs, max_num_timeout=MAX_REQUEUES)
     except RuntimeError as error:
-        raise InputError("--executor", "slurm", "a machine with sbatch and srun") from error
-    asked = {
+        requirement = "needs a machine with SLURM's sbatch and srun"
+        raise InputError("--executor", "slurm", requirement) from error
+    parameters = {
         "partition": options.partition,
         "account": options.account,
         "qos": options.qos,
@@ -287,20 +308,20 @@ def make_executor(options: argparse.Namespace, logs: Path, name: str):
         signal_delay_s=options.signal_delay,
         array_parallelism=options.workers,
         additional_parameters={"requeue": True},
-        **{k: v for k, v in asked.items() if v is not None},
+        **{k: v for k, v in parameters.items() if v is not None},
     )
     return executor
 
 
 def submit(options: argparse.Namespace) -> list:
-    """Starts the workers and says how to follow them; gives submitit's jobs."""
+    """Starts the workers, prints how to follow them and returns submitit's jobs."""
     name = check_study(options)
     workdir = Path(options.workdir or f"runs/{name}").absolute()
-    # Beside the workdir, not in it: main claims an empty folder or one of its own.
+    # Beside the workdir, not in it: main accepts only an empty folder or one of its own.
     logs = Path(options.logs or f"{workdir}-logs").absolute()
-    path, mark, scale = options.config.partition(":")
+    path, colon, scale = options.config.partition(":")
     command = [sys.executable, "-m", "reprojax.main"]
-    command += [f"--config={Path(path).absolute()}{mark}{scale}", f"--workdir={workdir}"]
+    command += [f"--config={Path(path).absolute()}{colon}{scale}", f"--workdir={workdir}"]
     grace = max(options.signal_delay - 10, 1)
     workers = [
         Worker(
@@ -320,23 +341,23 @@ def submit(options: argparse.Namespace) -> list:
     print(f"workdir: {workdir}")
     print(f"{len(jobs)} workers ({options.executor}): {' '.join(ids)}")
     print(f"follow:  tail -F {logs}/{array if options.executor == 'slurm' else ''}*_log.out")
-    print(f"stop:    {stop}   (saves; the same command goes on)", flush=True)
+    print(f"stop:    {stop}   (saves; run the same command to resume)", flush=True)
     return jobs
 
 
 def wait(jobs: list) -> int:
-    """Waits for the workers, says how each ended and gives the largest exit code."""
+    """Waits for the workers, prints how each ended and returns the largest exit code."""
     codes = []
     for job in jobs:
         error = job.exception()
-        found = re.findall(r"main ended with exit code (-?\d+)", str(error or ""))
-        codes.append(0 if error is None else abs(int(found[-1])) if found else 1)
+        numbers = re.findall(r"main ended with exit code (-?\d+)", str(error or ""))
+        codes.append(0 if error is None else abs(int(numbers[-1])) if numbers else 1)
         print(f"{job.job_id}: exit code {codes[-1]}", flush=True)
     return max(codes)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; gives the exit code."""
+    """Runs the command line and returns the exit code."""
     try:
         options = parse(list(sys.argv[1:] if argv is None else argv))
         jobs = submit(options)

@@ -1,1 +1,1 @@
-"""Networks of other code bases in, and our own out: safetensors and JSON, nothing executed."""
+"""Reads networks of other code bases, without running code, and writes safetensors and JSON."""

@@ -1,4 +1,4 @@
-"""``python -m reprojax.interop``: see `reprojax.interop.cli`."""
+"""Runs `reprojax.interop.cli` for ``python -m reprojax.interop``."""
 
 import sys
 

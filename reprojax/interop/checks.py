@@ -1,4 +1,4 @@
-"""Whether what a file states is what our network is."""
+"""Checks that a network in a file is one that our networks can express."""
 
 from __future__ import annotations
 
@@ -11,39 +11,44 @@ import numpy as np
 
 from reprojax.errors import InputError
 
-IN = "--in"  # the option that names a file
+IN = "--in"  # the option that names the file to convert
 
 
 def printable(text: str) -> str:
-    """A file's own words without control characters, which a terminal would obey."""
+    """Escapes the control characters in text from a file, which a terminal would obey."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def refuse(path: str | Path, allowed: str, field: str = IN) -> InputError:
-    """The error that names the file, to be raised."""
-    return InputError(field, str(path), printable(allowed))
+def file_error(path: str | Path, requirement: str, field: str = IN) -> InputError:
+    """Returns the InputError for a file that cannot be used; the caller raises it."""
+    return InputError(field, str(path), printable(requirement))
 
 
-def require_stated(path: Path, name: str, value: Any, allowed: tuple) -> None:
-    """Raises InputError unless a stated value is one of ``allowed``, of the same type.
+def require_value(path: Path, name: str, value: Any, choices: tuple) -> None:
+    """Raises InputError unless a value that a file states is one of ``choices``.
 
-    Numbers are compared as such, to within the rounding of float32.
+    Types must be the same, except that integers and floats are compared as numbers, to within the
+    rounding of float32.
     """
-    if not any(_equal(value, a) for a in allowed):
-        said = " or ".join(map(repr, allowed))
-        raise refuse(path, f"a network with {name} {said}, not {value!r}")
+    if not any(_equal(value, choice) for choice in choices):
+        values = " or ".join(map(repr, choices))
+        raise file_error(path, f"must hold a network with {name} {values}, not {value!r}")
 
 
 def require_axes(
     path: Path, tensors: Mapping[str, np.ndarray], name: str, ndim: int, *, what: str
 ) -> tuple[int, ...]:
-    """The shape of a tensor; raises InputError unless it is there with so many axes."""
+    """Returns the shape of a tensor.
+
+    Raises:
+        InputError: There is no tensor of this name, or it does not have ``ndim`` axes.
+    """
     if name not in tensors or tensors[name].ndim != ndim:
-        raise refuse(path, f"{what}, which has a {name} of {ndim} axes")
+        raise file_error(path, f"must be {what}, which has a tensor {name} of {ndim} axes")
     return tensors[name].shape
 
 
-def _equal(value: Any, wanted: Any) -> bool:
-    if type(wanted) in (int, float):
-        return type(value) in (int, float) and math.isclose(value, wanted, rel_tol=1e-6)
-    return type(value) is type(wanted) and value == wanted
+def _equal(value: Any, choice: Any) -> bool:
+    if type(choice) in (int, float):
+        return type(value) in (int, float) and math.isclose(value, choice, rel_tol=1e-6)
+    return type(value) is type(choice) and value == choice

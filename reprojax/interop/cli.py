@@ -1,4 +1,4 @@
-"""The command line: networks of other code bases to a folder, and a study's weights too."""
+"""Converts networks of other code bases to folders of our format, and exports a study's weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from reprojax.interop.uvit_pth import read_uvit
 
 
 class Reader(NamedTuple):
-    """A format: what reads it, which further options it takes, and what it is."""
+    """A file format: the function that reads it, the options that it takes, and a description."""
 
     read: Callable[..., ForeignModel]
     options: tuple[str, ...]
@@ -37,45 +37,61 @@ READERS = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises in place of printing its usage: a mistake is one line."""
+    """A parser that raises InputError, so that a mistake is one line and not the whole usage."""
 
     def error(self, message: str) -> None:
-        raise InputError("command line", message, "see --help")
+        raise InputError("command line", None, f"{message}; see --help")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m reprojax.interop", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    commands = parser.add_subparsers(dest="verb", required=True)
     formats = "; ".join(f"{name}: {reader.about}" for name, reader in READERS.items())
-    into = verbs.add_parser("convert", help="a network of another code base", description=formats)
-    into.add_argument("--from", dest="format", required=True, choices=list(READERS), help="format")
-    into.add_argument("--in", dest="path", metavar="PATH", required=True, help="file or folder")
-    into.add_argument("--verbose", action="store_true", help="list every tensor")
-    into.add_argument("--heads", type=int, metavar="N", help="uvit: attention heads [by the width]")
-    into.add_argument(
+    convert_command = commands.add_parser(
+        "convert", help="convert a network of another code base", description=formats
+    )
+    convert_command.add_argument(
+        "--from", dest="format", required=True, choices=list(READERS), help="format of the file"
+    )
+    convert_command.add_argument(
+        "--in", dest="path", metavar="PATH", required=True, help="file or folder to read"
+    )
+    convert_command.add_argument("--verbose", action="store_true", help="list every tensor")
+    convert_command.add_argument(
+        "--heads", type=int, metavar="N", help="uvit: number of attention heads [by the width]"
+    )
+    convert_command.add_argument(
         "--preconditioning",
         choices=list(USES),
-        help="msgpack: how the network is used, which the file does not say",
+        help="msgpack: the network's preconditioning, which the file does not name",
     )
-    into.add_argument("--size", type=int, metavar="N", help="msgpack: side of its images [32]")
-    out = verbs.add_parser(
+    convert_command.add_argument(
+        "--size", type=int, metavar="N", help="msgpack: height and width of its images [32]"
+    )
+    export_command = commands.add_parser(
         "export",
-        help="weights of a study",
-        description="writes a study's weights.safetensors as a folder of its own",
+        help="export the weights of a study",
+        description="writes a study's weights.safetensors to a folder that describes itself",
     )
-    out.add_argument("--weights", metavar="FILE", required=True, help="weights.safetensors")
-    out.add_argument("--shape", metavar="H,W,C", help="of the images, if the file does not say it")
-    for verb in (into, out):
-        verb.add_argument("--out", metavar="DIR", required=True, help="folder to write")
-        verb.add_argument("--overwrite", action="store_true", help="replace a folder of this kind")
+    export_command.add_argument(
+        "--weights", metavar="FILE", required=True, help="a study's weights.safetensors"
+    )
+    export_command.add_argument(
+        "--shape", metavar="H,W,C", help="shape of the images, if the file does not state it"
+    )
+    for command in (convert_command, export_command):
+        command.add_argument("--out", metavar="DIR", required=True, help="folder to write")
+        command.add_argument(
+            "--overwrite", action="store_true", help="replace a folder that this command wrote"
+        )
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; gives the exit code."""
+    """Runs the command line and returns the exit code."""
     try:
         options = _parser().parse_args(argv)
-        require_free(options.out, options.overwrite)  # before what takes time
+        require_free(options.out, options.overwrite)  # fail before the conversion takes time
         {"convert": _convert, "export": _export}[options.verb](options)
     except ReprojaxError as error:
         print(f"reprojax.interop: {one_line(str(error), 2000)}", file=sys.stderr)
@@ -85,14 +101,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _convert(options: argparse.Namespace) -> None:
     reader = READERS[options.format]
-    given = {}
+    keywords = {}
     for name in sorted({name for other in READERS.values() for name in other.options}):
         if (value := getattr(options, name)) is None:
             continue
         if name not in reader.options:
-            raise InputError(f"--{name}", value, f"not for --from {options.format}")
-        given[name] = value
-    model, rows = convert(reader.read(Path(options.path), **given), options.path)
+            raise InputError(f"--{name}", value, f"must be left out with --from {options.format}")
+        keywords[name] = value
+    model, rows = convert(reader.read(Path(options.path), **keywords), options.path)
     write_model(options.out, model, overwrite=options.overwrite)
     print_rows(rows, verbose=options.verbose)
     print_model(model, options.out)
@@ -109,5 +125,5 @@ def _shape(text: str | None) -> tuple[int, int, int] | None:
         return None
     parts = text.split(",")
     if len(parts) != 3 or not all(p.isdecimal() and int(p) for p in parts):
-        raise InputError("--shape", text, "three positive numbers H,W,C, e.g. 32,32,3")
+        raise InputError("--shape", text, "must be three positive numbers H,W,C, e.g. 32,32,3")
     return tuple(int(p) for p in parts)

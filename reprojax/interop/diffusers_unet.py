@@ -1,7 +1,7 @@
-"""diffusers' `UNet2DModel` where it is DDPM's network (google/ddpm-cifar10-32 and its like).
+"""Reads diffusers' `UNet2DModel` where it is DDPM's network, as google/ddpm-cifar10-32 is.
 
-A folder with config.json and diffusion_pytorch_model.safetensors, on its own or as the part "unet"
-of a pipeline, whose scheduler is then checked too.
+The network is a folder with config.json and diffusion_pytorch_model.safetensors, either on its own
+or as the part "unet" of a pipeline, whose scheduler is checked too.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from reprojax.interop.checks import refuse, require_stated
+from reprojax.interop.checks import file_error, require_value
 from reprojax.interop.facts import ForeignModel, ModelFacts
 from reprojax.interop.mapping import Rule, paths
 from reprojax.models.layers import num_groups
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
-# What our network is, in the words of config.json, with diffusers' default where a file is silent.
+# For each key of config.json: the values that our network can express, and diffusers' default,
+# which holds where a file omits the key.
 EXPECTED: dict[str, tuple[tuple, Any]] = {
     "_class_name": (("UNet2DModel",), None),
     "act_fn": (("silu", "swish"), "silu"),
@@ -51,25 +52,26 @@ SCHEDULER: dict[str, tuple[tuple, Any]] = {
 }
 DOWN = {"DownBlock2D": False, "AttnDownBlock2D": True}
 UP = {"UpBlock2D": False, "AttnUpBlock2D": True}
-# Of attention, up to diffusers 0.16 and since.
+# Names of the attention layers up to diffusers 0.16, and their names since.
 ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 def read_diffusers(path: Path) -> ForeignModel:
-    """Reads a folder of diffusers.
+    """Reads a folder that diffusers wrote.
 
     Raises:
-        InputError: no such folder, or a network that ours cannot express; the field is named.
+        InputError: There is no such folder, or it holds a network that ours cannot express; the
+            message names the field.
     """
     folder = path if (path / CONFIG).exists() else path / "unet"
     config = _json(path, folder / CONFIG)
-    for name, (allowed, default) in EXPECTED.items():
-        require_stated(path, name, config.get(name, default), allowed)
-    for place in (folder / "scheduler_config.json", path / "scheduler" / "scheduler_config.json"):
-        if place.exists():
-            scheduler = _json(path, place)
-            for name, (allowed, default) in SCHEDULER.items():
-                require_stated(path, f"scheduler {name}", scheduler.get(name, default), allowed)
+    for name, (choices, default) in EXPECTED.items():
+        require_value(path, name, config.get(name, default), choices)
+    for file in (folder / "scheduler_config.json", path / "scheduler" / "scheduler_config.json"):
+        if file.exists():
+            scheduler = _json(path, file)
+            for name, (choices, default) in SCHEDULER.items():
+                require_value(path, f"scheduler {name}", scheduler.get(name, default), choices)
     tensors = _tensors(path, folder / WEIGHTS)
     facts = _facts(path, config)
     _check_groups(path, config, tensors)
@@ -83,9 +85,9 @@ def _json(path: Path, file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise refuse(path, f"a folder with a readable {file.name}") from error
+        raise file_error(path, f"must be a folder with a readable {file.name}") from error
     if not isinstance(value, dict):
-        raise refuse(path, f"a folder whose {file.name} is an object")
+        raise file_error(path, f"must be a folder whose {file.name} is a JSON object")
     return value
 
 
@@ -93,24 +95,24 @@ def _facts(path: Path, config: Mapping[str, Any]) -> ModelFacts:
     side, widths = config.get("sample_size"), config.get("block_out_channels")
     side = side[0] if isinstance(side, list) and len(set(map(str, side))) == 1 else side
     if type(side) is not int or side < 1:
-        raise refuse(path, f"a config with one number as sample_size, not {side!r}")
+        raise file_error(path, f"must have one number as its sample_size, not {side!r}")
     if not _are_numbers(widths) or any(w % widths[0] for w in widths):
-        allowed = f"a config whose block_out_channels are multiples of the first, not {widths!r}"
-        raise refuse(path, allowed)
-    down, up = (_attends(path, config, *it) for it in (("down", DOWN), ("up", UP)))
+        requirement = f"must have multiples of the first as its block_out_channels, not {widths!r}"
+        raise file_error(path, requirement)
+    down = _has_attention(path, config, "down", DOWN)
+    up = _has_attention(path, config, "up", UP)
     if len(down) != len(widths) or up[::-1] != down:
-        allowed = "a config whose up_block_types mirror its down_block_types"
-        raise refuse(path, allowed)
-    one_head = {widths[-1], *(w for w, here in zip(widths, down, strict=True) if here)}
-    allowed = (None, *one_head) if len(one_head) == 1 else (None,)
-    require_stated(path, "attention_head_dim", config.get("attention_head_dim", 8), allowed)
+        raise file_error(path, "must have up_block_types that mirror its down_block_types")
+    one_head = {widths[-1], *(w for w, attends in zip(widths, down, strict=True) if attends)}
+    choices = (None, *one_head) if len(one_head) == 1 else (None,)
+    require_value(path, "attention_head_dim", config.get("attention_head_dim", 8), choices)
     channels = config.get("in_channels", 3)
-    require_stated(path, "out_channels", config.get("out_channels", 3), (channels,))
+    require_value(path, "out_channels", config.get("out_channels", 3), (channels,))
     network = {
         "width": widths[0],
         "multipliers": tuple(w // widths[0] for w in widths),
         "num_blocks": config.get("layers_per_block", 2),
-        "attention": tuple(side >> level for level, here in enumerate(down) if here),
+        "attention": tuple(side >> level for level, attends in enumerate(down) if attends),
         "dropout": config.get("dropout", 0.0),
     }
     return ModelFacts(
@@ -130,45 +132,48 @@ def _are_numbers(values: Any) -> bool:
     )
 
 
-def _attends(path: Path, config: Mapping[str, Any], way: str, kinds: dict[str, bool]) -> list[bool]:
-    """Which blocks attend, in the order of the file."""
+def _has_attention(
+    path: Path, config: Mapping[str, Any], way: str, kinds: dict[str, bool]
+) -> list[bool]:
+    """Returns whether each block has attention, in the file's order; ``way`` is "down" or "up"."""
     types = config.get(f"{way}_block_types")
     if not isinstance(types, list) or not all(isinstance(t, str) and t in kinds for t in types):
-        said = " or ".join(kinds)
-        raise refuse(path, f"a config with {way}_block_types {said}, not {types!r}")
+        requirement = f"must have {way}_block_types of {' or '.join(kinds)}, not {types!r}"
+        raise file_error(path, requirement)
     return [kinds[t] for t in types]
 
 
 def _tensors(path: Path, file: Path) -> dict[str, np.ndarray]:
-    """The file's tensors, by the names of attention that diffusers has now."""
+    """Returns the file's tensors by name, with the attention layers' names of diffusers today."""
     try:
-        with safe_open(str(file), framework="numpy") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        with safe_open(str(file), framework="numpy") as reader:
+            tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, TypeError) as error:
-        raise refuse(path, f"a folder with a readable {WEIGHTS}") from error
-    renamed = {}
+        raise file_error(path, f"must be a folder with a readable {WEIGHTS}") from error
+    by_new_name = {}
     for name, value in tensors.items():
         *module, layer, leaf = name.split(".")
-        inside = len(module) >= 2 and module[-2] == "attentions"
-        new = ATTENTION_NAMES.get(layer, layer) if inside else layer
-        renamed[".".join([*module, new, leaf])] = value
-    return renamed
+        is_attention = len(module) >= 2 and module[-2] == "attentions"
+        new = ATTENTION_NAMES.get(layer, layer) if is_attention else layer
+        by_new_name[".".join([*module, new, leaf])] = value
+    return by_new_name
 
 
 def _check_groups(path: Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
     """Raises InputError unless every GroupNorm has as many groups as ours would have."""
-    stated = config.get("norm_num_groups", 32)
-    require_stated(path, "attn_norm_num_groups", config.get("attn_norm_num_groups"), (None, stated))
+    groups = config.get("norm_num_groups", 32)
+    require_value(path, "attn_norm_num_groups", config.get("attn_norm_num_groups"), (None, groups))
     for name, value in tensors.items():
         if (
             "norm" in "".join(name.split(".")[-2:])
             and value.ndim == 1
-            and num_groups(len(value)) != stated
+            and num_groups(len(value)) != groups
         ):
-            allowed = f"a config with norm_num_groups {num_groups(len(value))} for {name}"
-            raise refuse(path, f"{allowed}, not {stated!r}")
+            requirement = f"must have norm_num_groups {num_groups(len(value))} for {name}"
+            raise file_error(path, f"{requirement}, not {groups!r}")
 
 
+# Foreign names of the layers of a block.
 LAYERS = {
     "norm0": "norm1",
     "conv0": "conv1",
@@ -177,13 +182,15 @@ LAYERS = {
     "conv1": "conv2",
     "skip": "conv_shortcut",
 }
-FIXED = {
+# Foreign names of the modules that stand outside of all blocks.
+MODULES = {
     "conv_in": "conv_in",
     "norm_out": "conv_norm_out",
     "conv_out": "conv_out",
     "embed0": "time_embedding.linear_1",
     "embed1": "time_embedding.linear_2",
 }
+# How the kernels are stored; those of all other layers are 3 x 3 convolutions.
 KERNELS = {
     "affine": "transposed",
     "embed0": "transposed",
@@ -195,14 +202,15 @@ KERNELS = {
 
 
 def _rule(ours: str, levels: int, sin_first: bool) -> Rule:
+    """Returns the rule of the parameter with the path ``ours``."""
     module, *rest = ours.split("/")
     leaf, layer = rest[-1], rest[0] if len(rest) > 1 else module
     kind = "bias" if leaf == "bias" else "weight"
     how = KERNELS.get(layer, "OIHW to HWIO") if leaf == "kernel" else "copied"
     if module == "embed0" and leaf == "kernel" and sin_first:
         how = "transposed, sin/cos swapped"
-    if module in FIXED:
-        return Rule(ours, (f"{FIXED[module]}.{kind}",), how)
+    if module in MODULES:
+        return Rule(ours, (f"{MODULES[module]}.{kind}",), how)
     where, index = _place(module, levels)
     if len(rest) == 1:  # a step between resolutions, which is a convolution
         return Rule(ours, (f"{where}.conv.{kind}",), how)
@@ -217,7 +225,7 @@ def _rule(ours: str, levels: int, sin_first: bool) -> Rule:
 
 
 def _place(module: str, levels: int) -> tuple[str, int]:
-    """Where a block or step of ours stands: a foreign block and the index in it."""
+    """Returns the foreign block, and the index in it, of one of our modules."""
     if module in ("mid0", "mid1"):
         return "mid_block", int(module[-1])
     kind, level, index = re.fullmatch(r"(enc|dec|down|up)(\d+)(?:_(\d+))?", module).groups()
@@ -226,6 +234,6 @@ def _place(module: str, levels: int) -> tuple[str, int]:
         return f"down_blocks.{level}", int(index)
     if kind == "dec":
         return f"up_blocks.{levels - 1 - level}", int(index)
-    if kind == "down":  # the original's stands at the end of the level above
+    if kind == "down":  # diffusers puts it at the end of the level above
         return f"down_blocks.{level - 1}.downsamplers.0", 0
     return f"up_blocks.{levels - 1 - level}.upsamplers.0", 0

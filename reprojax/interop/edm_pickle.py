@@ -1,7 +1,7 @@
-"""EDM's pickles (arXiv 2206.00364): DDPM++ and NCSN++ under EDM, VP or VE preconditioning.
+"""Reads EDM's pickles (arXiv 2206.00364): DDPM++ and NCSN++ under EDM, VP or VE preconditioning.
 
-Names, layouts and the architecture's keywords were checked against the original code's pickles by
-running both networks on the same input (`tests/numerics/test_network_parity.py`).
+The test `tests/numerics/test_network_parity.py` checks names, layouts and keywords against pickles
+of the original code: it runs both networks on the same input.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from reprojax.errors import choices
-from reprojax.interop.checks import refuse, require_stated
+from reprojax.interop.checks import file_error, require_value
 from reprojax.interop.facts import ForeignModel, ModelFacts
 from reprojax.interop.machine import Inert
 from reprojax.interop.mapping import Rule, paths
@@ -24,7 +23,7 @@ from reprojax.models.layers import num_groups
 
 
 class _Use(NamedTuple):
-    """How the networks of a preconditioning class are used; ``constants`` are what they must be."""
+    """How networks of a preconditioning class are used, and the constants that they must have."""
 
     kernel: str
     preconditioning: str
@@ -37,7 +36,7 @@ USES = {
     "VPPrecond": _Use("vp", "vp_eps", "eps", {"beta_d": 19.9, "beta_min": 0.1, "M": 1000.0}),
     "VEPrecond": _Use("ve", "ve", "eps", {"sigma_min": 0.02, "sigma_max": 100.0}),
 }
-# The original's defaults: a pickle states only what was asked for.
+# The original's defaults, which hold where a pickle omits the keyword.
 DEFAULTS = {
     "model_channels": 128,
     "channel_mult": [1, 2, 2, 2],
@@ -51,7 +50,7 @@ DEFAULTS = {
     "decoder_type": "standard",
     "resample_filter": [1, 1],
 }
-# What each family is in the original's keywords.
+# The original's keywords that make the network of each of our families.
 COMMON = {"decoder_type": "standard", "channel_mult_emb": 4}
 FAMILIES = {
     "unet": {
@@ -68,7 +67,7 @@ FAMILIES = {
         "embedding_type": "fourier",
     },
 }
-# How the kernels are stored, by the last module of our path; all others are 3 x 3 convolutions.
+# How the kernels are stored, by the last module of our path. All others are 3 x 3 convolutions.
 KERNELS = {
     "affine": "transposed",
     "embed0": "transposed, sin/cos swapped",
@@ -82,27 +81,29 @@ AUGMENT = "model.map_augment.weight"
 
 
 def read_edm(path: Path) -> ForeignModel:
-    """Reads a pickle with a network under "ema".
+    """Reads a pickle that holds a network under the key "ema".
 
     Raises:
-        InputError: another kind of file, or a network that ours cannot express; the field is named.
+        InputError: The file is of another kind, or it holds a network that ours cannot express;
+            the message names the field.
     """
     value = read_pickle(path)
     net = value.get("ema") if isinstance(value, dict) else None
     if not isinstance(net, Inert) or net.kind not in USES:
         kind = net.kind if isinstance(net, Inert) else type(net).__name__
-        raise refuse(path, f"a network under 'ema' of {choices(USES)}; not {kind}")
+        names = ", ".join(sorted(USES))
+        raise file_error(path, f"must hold a network under 'ema', one of {names}; not {kind}")
     use, state = USES[net.kind], net.state
-    for name, wanted in use.constants.items():
-        require_stated(path, name, state.get(name), (wanted,))
+    for name, constant in use.constants.items():
+        require_value(path, name, state.get(name), (constant,))
     model = _modules(net).get("model")
     if not isinstance(model, Inert) or model.kind != "SongUNet":
         kind = getattr(model, "kind", "none")
-        raise refuse(path, f"a SongUNet (DDPM++, NCSN++); not {kind}")
+        raise file_error(path, f"must hold a SongUNet (DDPM++ or NCSN++), not {kind}")
     keywords = _keywords(path, model)
     family = "ncsnpp" if keywords["encoder_type"] == "residual" else "unet"
-    for name, wanted in FAMILIES[family].items():
-        require_stated(path, name, keywords[name], (wanted,))
+    for name, value in FAMILIES[family].items():
+        require_value(path, name, keywords[name], (value,))
     size, channels = state.get("img_resolution"), state.get("img_channels")
     facts = ModelFacts(
         family=family,
@@ -115,8 +116,8 @@ def read_edm(path: Path) -> ForeignModel:
         source={"format": "edm", "file": Path(path).name, "class": net.kind},
     )
     tensors = _read_tensors(path, net)
-    dropped = tuple(_dropped(path, tensors, keywords["resample_filter"]))
-    return ForeignModel(facts, tensors, tuple(_rules(facts)), dropped)
+    unused = tuple(_unused(path, tensors, keywords["resample_filter"]))
+    return ForeignModel(facts, tensors, tuple(_rules(facts)), unused)
 
 
 def _modules(module: Inert) -> dict:
@@ -125,16 +126,16 @@ def _modules(module: Inert) -> dict:
 
 
 def _keywords(path: Path, model: Inert) -> dict[str, Any]:
-    """What the network was made with, defaults included."""
-    stated = model.state.get("_init_kwargs")
-    if not isinstance(stated, dict) or model.state.get("_init_args") != ():
-        raise refuse(path, "a network that states its keywords")
+    """Returns the keywords that the network was built with, defaults included."""
+    arguments = model.state.get("_init_kwargs")
+    if not isinstance(arguments, dict) or model.state.get("_init_args") != ():
+        raise file_error(path, "must hold a network that records the keywords it was built with")
     keywords = dict(DEFAULTS)
     for name, default in DEFAULTS.items():
-        value = stated.get(name, default)
+        value = arguments.get(name, default)
         value = list(value) if type(value) is tuple else value
         if not _is_like(value, default):
-            raise refuse(path, f"a network with a {name} such as {default!r}")
+            raise file_error(path, f"must hold a network with a {name} such as {default!r}")
         keywords[name] = value
     return keywords
 
@@ -159,29 +160,33 @@ def _network(keywords: dict[str, Any], label_dim: int) -> tuple[tuple[str, Any],
 
 
 def _walk(path: Path, root: Inert) -> Iterator[tuple[str, Inert]]:
-    """Every module under ``root`` with its dotted name."""
-    seen, waiting = set(), [("", root)]
-    while waiting:
-        prefix, module = waiting.pop()
-        if id(module) in seen or not isinstance(module.state, dict):
-            raise refuse(path, f"modules that form a tree, not {prefix!r}")
-        seen.add(id(module))
+    """Yields every module under ``root`` with its dotted name.
+
+    Raises:
+        InputError: The modules do not form a tree: a hostile file can make one contain itself.
+    """
+    visits, queue = set(), [("", root)]
+    while queue:
+        prefix, module = queue.pop()
+        if id(module) in visits or not isinstance(module.state, dict):
+            raise file_error(path, f"must hold modules that form a tree, not {prefix!r}")
+        visits.add(id(module))
         yield prefix, module
         for name, child in _modules(module).items():
             if isinstance(child, Inert):
-                waiting.append((f"{prefix}{name}.", child))
+                queue.append((f"{prefix}{name}.", child))
 
 
 def _check_layer(path: Path, name: str, layer: Inert, tensors: dict[str, np.ndarray]) -> None:
     """Raises InputError where a layer computes something else than ours does."""
-    wanted = {}
+    choices = {}
     if layer.kind == "UNetBlock":
-        wanted = {"num_heads": (0, 1), "adaptive_scale": (False,), "skip_scale": (math.sqrt(0.5),)}
+        choices = {"num_heads": (0, 1), "adaptive_scale": (False,), "skip_scale": (math.sqrt(0.5),)}
     elif layer.kind == "GroupNorm":
         groups = num_groups(tensors[f"{name}weight"].size) if f"{name}weight" in tensors else 0
-        wanted = {"num_groups": (groups,), "eps": (1e-6,)}
-    for key, allowed in wanted.items():
-        require_stated(path, f"{name}{key}", layer.state.get(key), allowed)
+        choices = {"num_groups": (groups,), "eps": (1e-6,)}
+    for key, values in choices.items():
+        require_value(path, f"{name}{key}", layer.state.get(key), values)
 
 
 def _read_tensors(path: Path, net: Inert) -> dict[str, np.ndarray]:
@@ -196,24 +201,24 @@ def _read_tensors(path: Path, net: Inert) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _dropped(
+def _unused(
     path: Path, tensors: dict[str, np.ndarray], resample: list[int]
 ) -> Iterator[tuple[str, str]]:
-    """Foreign tensors that our network has no place for, and why."""
+    """Yields the name of each foreign tensor that our network has no place for, and the reason."""
     smooth = np.outer(resample, resample) / np.sum(resample) ** 2
     for name, value in tensors.items():
         if name == AUGMENT:
             yield name, "reads the labels of augmentation, which are zero in sampling"
         elif name.endswith(".resample_filter"):
             if value.shape != (1, 1, *smooth.shape) or not np.allclose(value, smooth, 0, 1e-6):
-                raise refuse(path, f"the filter {resample} as {name}")
+                raise file_error(path, f"must hold the filter {resample} as {name}")
             yield name, "the filter is part of our network"
 
 
 def _rules(facts: ModelFacts) -> Iterator[Rule]:
     side, levels = facts.image_shape[0], len(dict(facts.network)["multipliers"])
     grid = [f"{side >> level}x{side >> level}" for level in range(levels)]
-    fixed = {
+    modules = {  # foreign names of the modules that stand outside of all blocks
         "conv_in": f"model.enc.{grid[0]}_conv",
         "mid0": f"model.dec.{grid[-1]}_in0",
         "mid1": f"model.dec.{grid[-1]}_in1",
@@ -231,28 +236,38 @@ def _rules(facts: ModelFacts) -> Iterator[Rule]:
         elif match := re.fullmatch(r"(down|input|up)(\d+)", module):
             theirs = _step(grid, match[1], int(match[2]))
         else:
-            theirs = fixed[module]
+            theirs = modules[module]
         yield _rule(ours, theirs, rest, bool(dict(facts.network)["num_classes"]))
 
 
 def _step(grid: list[str], kind: str, level: int) -> str:
-    """A step between resolutions; the original's way up names it by the finer one."""
+    """Returns the foreign name of a step between resolutions.
+
+    On the way up, the original names it by the finer resolution.
+    """
     if kind == "up":
         return f"model.dec.{grid[level - 1]}_up"
     return f"model.enc.{grid[level]}_" + ("down" if kind == "down" else "aux_residual")
 
 
 def _rule(ours: str, theirs: str, rest: list[str], labels: bool) -> Rule:
-    """The rule of one parameter: ``theirs`` is its module, ``rest`` what follows our module."""
+    """Returns the rule of one parameter.
+
+    Args:
+        ours: The path of our parameter.
+        theirs: The name of the foreign module.
+        rest: The parts of our path after the module.
+        labels: Whether the network takes class labels.
+    """
     if ours == "fourier/frequencies":
         return Rule(ours, (f"{theirs}.freqs",))
     if ours == "embed0/bias" and labels:
         names = ("model.map_layer0.bias", "model.map_layer0.weight", "model.map_label.bias")
         return Rule(ours, names, "label bias added")
     layer, leaf = ".".join([theirs, *rest[:-1]]), rest[-1]
-    whole, last = f"{layer}.{'bias' if leaf == 'bias' else 'weight'}", ours.split("/")[-2]
+    name, last = f"{layer}.{'bias' if leaf == 'bias' else 'weight'}", ours.split("/")[-2]
     if leaf != "kernel":
         how = "qkv regrouped" if last == "qkv" else "copied"
     else:
         how = KERNELS.get(last, "OIHW to HWIO")
-    return Rule(ours, (whole,), how)
+    return Rule(ours, (name,), how)

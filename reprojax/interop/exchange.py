@@ -1,4 +1,7 @@
-"""Our own format: a folder with `model.safetensors`, the weights, and `config.json`, the rest."""
+"""Reads and writes our own format: a folder with `model.safetensors` and `config.json`.
+
+The first holds the weights, the second everything else.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,11 @@ from reprojax.denoisers.network import NetworkDenoiser, network_function
 from reprojax.errors import InputError
 from reprojax.interop.checks import IN
 from reprojax.interop.facts import ForeignModel, ModelFacts
-from reprojax.interop.mapping import Row, carry
+from reprojax.interop.mapping import Row, apply_rules
 from reprojax.runtime.files import write_json, writer_name
 from reprojax.training.weights import load_weights, save_weights, weights_metadata
 
-SCHEMA = 1  # raised when the meaning of config.json changes
+SCHEMA = 1  # increased whenever the meaning of config.json changes
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
@@ -34,35 +37,39 @@ class Model:
     """A network with its parameters.
 
     Args:
-        facts: what it is and how it is used.
-        params: nested dict of float32 arrays.
+        facts: The description of the network and of how it is used.
+        params: The parameters, a nested dict of float32 arrays.
     """
 
     facts: ModelFacts
     params: Any
 
     def denoiser(self) -> NetworkDenoiser:
-        """It as a DenoiseFn, or as a FlowMapFn where that is its kind."""
+        """Returns the model as a DenoiseFn, or as a FlowMapFn if it is a flow map."""
         bind = network_function(self.facts.kind)
         return bind(self.params, self.facts.build(), self.facts.precondition())
 
     def count(self) -> int:
-        """Number of parameters."""
+        """Returns the number of parameters."""
         return sum(math.prod(np.shape(v)) for v in flatten_dict(self.params).values())
 
 
 def convert(foreign: ForeignModel, value: str = "") -> tuple[Model, list[Row]]:
-    """A foreign network as ours, and what became of each of its tensors.
+    """Converts a foreign network to ours.
 
     Args:
-        foreign: from a reader.
-        value: named in errors: the file.
+        foreign: The network as a reader returned it.
+        value: The file or folder that errors name.
+
+    Returns:
+        The network with its parameters, and one row for each tensor that says what became of it.
 
     Raises:
-        InputError: our network cannot be built so, or a tensor is missing, left over or misshapen.
+        InputError: Our network cannot be built in this way, or a tensor is missing, left over or
+            of another shape.
     """
     like = foreign.facts.shapes()
-    params, rows = carry(foreign.rules, foreign.tensors, like, foreign.dropped, value=value)
+    params, rows = apply_rules(foreign.rules, foreign.tensors, like, foreign.unused, value=value)
     return Model(foreign.facts, params), rows
 
 
@@ -70,12 +77,12 @@ def write_model(folder: str | Path, model: Model, *, overwrite: bool = False) ->
     """Writes a model's folder, whole or not at all.
 
     Args:
-        folder: which does not exist, or is empty.
-        model: what to write.
-        overwrite: replace a folder of this format.
+        folder: The folder to write, which must not exist or be empty.
+        model: The model to write.
+        overwrite: Whether to replace an existing folder of this format.
 
     Raises:
-        InputError: it is taken, or cannot be written.
+        InputError: The folder holds files already, or cannot be written.
     """
     with _new_folder(Path(folder), overwrite) as new:
         save_weights(new / WEIGHTS, model.params, _metadata(model.facts))
@@ -96,21 +103,27 @@ def write_model(folder: str | Path, model: Model, *, overwrite: bool = False) ->
 def read_model(folder: str | Path, field: str = IN) -> Model:
     """Reads a folder that `write_model` wrote.
 
+    Args:
+        folder: The folder to read.
+        field: The option or config field that errors name.
+
     Raises:
-        InputError: it is not one, the weights are not those that config.json describes, or they
-            do not fit the network.
+        InputError: The folder is of another kind, its weights are not those that config.json
+            describes, or they do not fit the network.
     """
     path = Path(folder)
     try:
         config = json.loads((path / CONFIG).read_text("utf-8"))
         digest = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
     except (OSError, ValueError, RecursionError) as error:
-        allowed = f"a folder with a readable {CONFIG} and {WEIGHTS}"
-        raise InputError(field, str(folder), allowed) from error
+        requirement = f"must be a folder with a readable {CONFIG} and {WEIGHTS}"
+        raise InputError(field, str(folder), requirement) from error
     if not isinstance(config, dict) or config.get("schema") != SCHEMA:
-        raise InputError(field, str(folder), f"a folder whose {CONFIG} has schema {SCHEMA}")
+        requirement = f"must be a folder whose {CONFIG} has schema {SCHEMA}"
+        raise InputError(field, str(folder), requirement)
     if config.get("sha256") != digest:
-        raise InputError(field, str(folder), f"a folder whose {CONFIG} has the sha256 of {WEIGHTS}")
+        requirement = f"must be a folder whose {CONFIG} states the sha256 of its {WEIGHTS}"
+        raise InputError(field, str(folder), requirement)
     facts = _facts(config, field, str(folder))
     return Model(facts, load_weights(path / WEIGHTS, facts.shapes(), field))
 
@@ -118,42 +131,46 @@ def read_model(folder: str | Path, field: str = IN) -> Model:
 def export_model(
     weights: str | Path, image_shape: tuple[int, int, int] | None = None, field: str = "--weights"
 ) -> Model:
-    """The model in a weights file of a study (or of this format).
+    """Returns the model in a weights file of a study, or in one of this format.
 
     Args:
-        weights: a safetensors file whose metadata says what the network is.
-        image_shape: (h, w, c), where the metadata does not say it.
-        field: named in errors.
+        weights: A safetensors file whose metadata describes the network.
+        image_shape: The shape (h, w, c) of the images, needed if the metadata does not state it.
+        field: The option that errors name.
 
     Raises:
-        InputError: no such metadata, no image shape or two of them, or parameters that do not fit.
+        InputError: The metadata does not describe a network, the image shape is missing or
+            contradicts the metadata, or the parameters do not fit.
     """
-    stored = _stored(weights, field)
-    given = list(image_shape) if image_shape else None
-    if given and stored.get("image_shape", given) != given:
-        raise InputError("--shape", image_shape, f"{stored['image_shape']}, as the file says")
-    stored = {**stored, "image_shape": stored.get("image_shape", given)}
-    if stored["image_shape"] is None:
-        raise InputError("--shape", "", "H,W,C of the images: this file does not say it")
-    origin = {k: stored[k] for k in ("name", "hash") if k in stored}
+    metadata = _read_metadata(weights, field)
+    shape = list(image_shape) if image_shape else None
+    if shape and metadata.get("image_shape", shape) != shape:
+        requirement = f"must be {metadata['image_shape']}, as the file says"
+        raise InputError("--shape", image_shape, requirement)
+    metadata = {**metadata, "image_shape": metadata.get("image_shape", shape)}
+    if metadata["image_shape"] is None:
+        requirement = "must be the H,W,C of the images, which this file does not state"
+        raise InputError("--shape", None, requirement)
+    origin = {k: metadata[k] for k in ("name", "hash") if k in metadata}
     source = {"format": "reprojax", "file": Path(weights).name, **origin}
-    facts = _facts({**stored, "source": source}, field, str(weights))
+    facts = _facts({**metadata, "source": source}, field, str(weights))
     return Model(facts, load_weights(weights, facts.shapes(), field))
 
 
-def _stored(path: str | Path, field: str) -> dict[str, Any]:
-    """The metadata of a weights file."""
+def _read_metadata(path: str | Path, field: str) -> dict[str, Any]:
+    """Returns the metadata of a weights file."""
     try:
-        stored = weights_metadata(path)
+        metadata = weights_metadata(path)
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise InputError(field, str(path), "a readable safetensors file") from error
-    if not isinstance(stored, dict):
-        raise InputError(field, str(path), "a safetensors file with facts of the network")
-    return stored
+        raise InputError(field, str(path), "must be a readable safetensors file") from error
+    if not isinstance(metadata, dict):
+        requirement = "must be a safetensors file whose metadata describes the network"
+        raise InputError(field, str(path), requirement)
+    return metadata
 
 
 def _metadata(facts: ModelFacts) -> dict[str, Any]:
-    """What a study's weights carry too, and the image shape."""
+    """Returns the metadata that a study's weights have too, and the image shape."""
     kind = {"kind": facts.kind} if facts.kind == "flow_map" else {}
     return {
         "family": facts.family,
@@ -166,31 +183,31 @@ def _metadata(facts: ModelFacts) -> dict[str, Any]:
     }
 
 
-def _facts(stored: Mapping[str, Any], field: str, value: str) -> ModelFacts:
-    """Facts out of JSON values."""
+def _facts(metadata: Mapping[str, Any], field: str, value: str) -> ModelFacts:
+    """Returns the description of a network from JSON values."""
     names = ("family", "kernel", "preconditioning", "sigma_data", "network", "image_shape")
-    missing = [name for name in names if name not in stored]
-    network, shape = stored.get("network"), stored.get("image_shape")
+    missing = [name for name in names if name not in metadata]
+    network, shape = metadata.get("network"), metadata.get("image_shape")
     if missing or not isinstance(network, dict) or not isinstance(shape, list):
-        said = f" (missing: {', '.join(missing)})" if missing else ""
-        raise InputError(field, value, f"facts of the network{said}")
+        hint = f" (missing: {', '.join(missing)})" if missing else ""
+        raise InputError(field, value, f"must describe the network{hint}")
     pairs = {k: tuple(v) if isinstance(v, list) else v for k, v in network.items()}
     return ModelFacts(
-        family=stored["family"],
+        family=metadata["family"],
         network=tuple(sorted(pairs.items())),
         image_shape=tuple(shape),
-        kernel=stored["kernel"],
-        preconditioning=stored["preconditioning"],
-        sigma_data=stored["sigma_data"],
-        kind=stored.get("kind", "network"),
-        objective=stored.get("objective", ""),
-        source=stored.get("source", {}),
+        kernel=metadata["kernel"],
+        preconditioning=metadata["preconditioning"],
+        sigma_data=metadata["sigma_data"],
+        kind=metadata.get("kind", "network"),
+        objective=metadata.get("objective", ""),
+        source=metadata.get("source", {}),
     )
 
 
 @contextlib.contextmanager
 def _new_folder(path: Path, overwrite: bool) -> Iterator[Path]:
-    """Gives a temporary folder beside ``path`` and renames it there when the block ends well."""
+    """Yields a temporary folder, which becomes ``path`` if the block succeeds."""
     require_free(path, overwrite)
     temporary = path.with_name(f".{path.name}.{writer_name()}.tmp")
     old = path.with_name(f".{path.name}.{writer_name()}.old")
@@ -201,22 +218,25 @@ def _new_folder(path: Path, overwrite: bool) -> Iterator[Path]:
             os.replace(path, old)
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError("--out", str(path), f"a writable folder ({error.strerror})") from error
+        requirement = f"must be a writable folder ({error.strerror})"
+        raise InputError("--out", str(path), requirement) from error
     finally:
-        if old.exists() and not path.exists():  # stopped between the two renames
+        if old.exists() and not path.exists():  # an error came between the two renames
             os.replace(old, path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 
 def require_free(folder: str | Path, overwrite: bool) -> None:
-    """Raises InputError unless a model's folder may be written there (see `write_model`)."""
+    """Raises InputError unless `write_model` may write a model to ``folder``."""
     path = Path(folder)
     if path.is_dir() and not path.is_symlink():
         names = {p.name for p in path.iterdir()}
-        if names - {WEIGHTS, CONFIG}:  # whatever else is in there is not ours to remove
-            raise InputError("--out", str(path), "a new folder: this one holds other files")
+        if names - {WEIGHTS, CONFIG}:  # other files are not ours to remove
+            requirement = "must be a new folder; this one holds other files"
+            raise InputError("--out", str(path), requirement)
         if names and not overwrite:
-            raise InputError("--out", str(path), "a new folder, or --overwrite to replace this one")
+            requirement = "holds a model already; give a new folder, or --overwrite to replace it"
+            raise InputError("--out", str(path), requirement)
     elif path.exists() or path.is_symlink():
-        raise InputError("--out", str(path), "a folder, not a file or a link")
+        raise InputError("--out", str(path), "must be a folder, not a file or a link")

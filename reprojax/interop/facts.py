@@ -1,4 +1,4 @@
-"""What a network is and how it must be used: the same words for every origin."""
+"""Describes a network and how it is used, in the same terms for every origin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reprojax.errors import InputError, require_choice, require_number
 from reprojax.interop.mapping import Rule
 from reprojax.models.families import Network, build_network, network_defaults, param_shapes
 
-# What a file states is built before its tensors are looked at, so a hostile one may not state more.
+# Limits for a hostile file: its network is built before anyone looks at the tensors.
 MAX_NUMBER, MAX_COUNT, MAX_SIDE = 1 << 16, 128, 4096
 COUNTS = ("num_blocks", "depth")
 KINDS = ("network", "flow_map")  # a denoiser, or a consistency model
@@ -22,21 +22,21 @@ KINDS = ("network", "flow_map")  # a denoiser, or a consistency model
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A network without its parameters.
+    """A description of a network without its parameters.
 
     Args:
-        family: of the networks.
-        network: (keyword, value) pairs of the family.
-        image_shape: (h, w, c).
-        kernel: perturbation kernel it was trained under.
-        preconditioning: its coefficients.
-        sigma_data: of these.
-        kind: "network" or "flow_map".
-        objective: what it was trained on, or "" where that is not known.
-        source: JSON values that say where it comes from.
+        family: The family of networks, e.g. "unet".
+        network: The network's keywords, as (keyword, value) pairs.
+        image_shape: The shape (h, w, c) of the images.
+        kernel: The perturbation kernel that the network was trained under.
+        preconditioning: The name of the preconditioning.
+        sigma_data: The standard deviation of the data, in data units, for the preconditioning.
+        kind: "network" for a denoiser, "flow_map" for a consistency model.
+        objective: The training objective, or "" if it is not known.
+        source: JSON values that say where the network comes from.
 
     Raises:
-        InputError: an unknown name, or a number outside its range.
+        InputError: A name is unknown, or a number is out of range.
     """
 
     family: str
@@ -52,12 +52,12 @@ class ModelFacts:
     def __post_init__(self):
         shape = self.image_shape
         if len(shape) != 3 or any(type(n) is not int or n < 1 for n in shape):
-            raise InputError("image_shape", shape, "three positive numbers (h, w, c)")
+            raise InputError("image_shape", shape, "must be three positive numbers (h, w, c)")
         if max(shape) > MAX_SIDE:
-            raise InputError("image_shape", shape, f"sides of at most {MAX_SIDE}")
+            raise InputError("image_shape", shape, f"must have sides of at most {MAX_SIDE}")
         require_choice("kind", self.kind, KINDS)
         if type(self.sigma_data) not in (int, float):
-            raise InputError("sigma_data", self.sigma_data, "a number")
+            raise InputError("sigma_data", self.sigma_data, "must be a number")
         require_number("sigma_data", self.sigma_data, above=0)
         self.precondition()
         defaults = network_defaults(self.family)
@@ -65,22 +65,22 @@ class ModelFacts:
             _check_keyword(name, value, defaults.get(name))
 
     def build(self) -> Network:
-        """The network, computing in float32."""
+        """Returns the network, which computes in float32."""
         return build_network(self.family, self.image_shape, dict(self.network))
 
     def shapes(self) -> Any:
-        """Shapes of its parameters, a nested dict, without allocating them."""
+        """Returns the shapes of the parameters, a nested dict, without allocating them."""
         return param_shapes(self.build(), self.image_shape)
 
     def precondition(self) -> Preconditioning:
-        """Its coefficients, bound to its kernel."""
+        """Returns the preconditioning, bound to the kernel."""
         return Preconditioning(self.preconditioning, make_kernel(self.kernel), self.sigma_data)
 
 
 def _check_keyword(name: str, value: Any, default: Any) -> None:
-    """Raises InputError unless a keyword is of its default's type and not absurdly large."""
+    """Raises InputError unless a keyword has its default's type and is not absurdly large."""
     if default is None:
-        return  # unknown: the family says what there is
+        return  # an unknown keyword, which the family reports with the names that it takes
     number = (int, float) if isinstance(default, float) else (int,)
     if isinstance(default, tuple):
         number = (int, float) if any(isinstance(v, float) for v in default) else (int,)
@@ -89,10 +89,10 @@ def _check_keyword(name: str, value: Any, default: Any) -> None:
     else:
         fits = type(value) in ((str,) if isinstance(default, str) else number)
     if not fits:
-        raise InputError(f"network.{name}", value, f"a value such as {default!r}")
-    most = MAX_COUNT if name in COUNTS else MAX_NUMBER
-    if not isinstance(default, str) and np.max(value, initial=0) > most:
-        raise InputError(f"network.{name}", value, f"at most {most}")
+        raise InputError(f"network.{name}", value, f"must be a value such as {default!r}")
+    limit = MAX_COUNT if name in COUNTS else MAX_NUMBER
+    if not isinstance(default, str) and np.max(value, initial=0) > limit:
+        raise InputError(f"network.{name}", value, f"must be at most {limit}")
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,14 @@ class ForeignModel:
     """A network as another code base stored it.
 
     Args:
-        facts: what it is in our words.
-        tensors: by their foreign names.
-        rules: from each of our parameters to foreign tensors.
-        dropped: (foreign name, why) of what has no place in our network.
+        facts: The description of the network in our terms.
+        tensors: The tensors by foreign name.
+        rules: One rule for each of our parameters, which makes it of foreign tensors.
+        unused: The foreign name of, and the reason for, each tensor that our network has no
+            place for.
     """
 
     facts: ModelFacts
     tensors: Mapping[str, np.ndarray]
     rules: tuple[Rule, ...]
-    dropped: tuple[tuple[str, str], ...] = ()
+    unused: tuple[tuple[str, str], ...] = ()

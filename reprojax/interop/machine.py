@@ -1,9 +1,9 @@
-"""A pickle machine that builds plain values and runs nothing.
+"""Reads pickles into plain values and runs none of their code.
 
-Python's own unpickler looks every name up and calls what it finds. This one holds no callable that
-the stream could reach: names stay strings, an object is the record of what it was made of, and what
-the few known functions mean is decided by whoever starts the machine. Opcodes that would do more
-(the extension registry, text persistent ids, out-of-band buffers, old-style instances) are refused.
+Python's own unpickler imports every name and calls it. This one holds no callable that the stream
+could reach: a name stays a string, an object becomes a record of its class's name and its contents,
+and the caller decides which few functions mean something. Opcodes that would do more (the extension
+registry, text persistent ids, out-of-band buffers, old-style instances) are refused.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-MAX_OPCODES = 1_000_000  # of one pickle: 20 times a published network's; bounds time and memory
-MAX_BITS = 128  # of an integer; Python takes quadratic time to write a long one
+MAX_OPCODES = 1_000_000  # in one pickle: 20 times a published network's; bounds time and memory
+MAX_BITS = 128  # of an integer: Python takes quadratic time to print a long one
 _PLAIN = (str, bytes, int, float, bool, type(None))
 
 
 class RefusedError(Exception):
-    """The stream asks for something that reading weights does not need; the text says what."""
+    """The stream asks for something that reading weights does not need, which the text names."""
 
 
 @dataclass(frozen=True)
 class Name:
-    """A global that the stream names ("torch.nn.modules.linear.Linear"); it is not looked up."""
+    """The name of a global in the stream ("torch.nn.modules.linear.Linear"); never imported."""
 
     text: str
 
 
 @dataclass(eq=False)
 class Inert:
-    """An object of someone else's class: what it was made of, without the class.
+    """A record of an object of a foreign class: the contents without the class.
 
     Args:
-        kind: the class's name.
-        args: of its construction.
-        state: of its attributes, as stored, or None.
-        items: what was set by key, for a class that is a dict.
-        values: what was appended, for a class that is a list.
+        kind: The name of the class.
+        args: The arguments that the object was constructed with.
+        state: The object's attributes as the stream states them, or None.
+        items: The items of the object if its class is a dict.
+        values: The values of the object if its class is a list.
     """
 
     kind: str
@@ -49,13 +49,14 @@ class Inert:
 
 
 class Machine:
-    """Reads one pickle after another from a stream.
+    """A reader of one pickle after another from a stream.
 
     Args:
-        find: gives a `Name` for (module, name), or raises RefusedError.
-        call: gives the value of a call of a name, from its text and a tuple.
-        persistent: gives the value of a binary persistent id.
-        limit: of opcodes in one pickle, in place of `MAX_OPCODES`.
+        find: A function that returns a `Name` for (module, name), or raises RefusedError.
+        call: A function that returns the value of a call, from the name's text and the tuple of
+            arguments.
+        persistent: A function that returns the value of a binary persistent id.
+        limit: The largest number of opcodes in one pickle, `MAX_OPCODES` by default.
     """
 
     def __init__(
@@ -72,11 +73,11 @@ class Machine:
         self.memo: dict[int, Any] = {}
 
     def read(self, stream: BinaryIO) -> Any:
-        """The value of the pickle that starts here; the stream is left behind its end.
+        """Reads the pickle that starts at the stream's position and returns its value.
 
         Raises:
-            RefusedError: it asks for something else than plain values.
-            ValueError: it is not a pickle, or not a whole one.
+            RefusedError: The pickle asks for something else than plain values.
+            ValueError: This is not a pickle, or not a whole one.
         """
         self.stack, self.marks, self.memo = [], [], {}
         try:
@@ -92,17 +93,17 @@ class Machine:
             raise ValueError("it is damaged") from error
 
     def push(self, value: Any) -> None:
-        """Onto the stack."""
+        """Puts a value on the stack."""
         self.stack.append(value)
 
     def push_integer(self, value: int) -> None:
-        """Onto the stack, if it is of a sane size."""
+        """Puts an integer on the stack, or raises RefusedError if it is too long."""
         if value.bit_length() > MAX_BITS:
             raise RefusedError(f"an integer of {value.bit_length()} bits")
         self.push(value)
 
     def pop_mark(self) -> list[Any]:
-        """What was pushed since the last mark."""
+        """Removes the values above the last mark from the stack and returns them."""
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
@@ -121,14 +122,14 @@ class Machine:
         target.extend(values)
 
     def reduce(self, _: Any) -> None:
-        """A call: of a name, with a tuple."""
+        """Replaces a name and a tuple of arguments on the stack by the value of the call."""
         args, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Name):
             raise RefusedError("a call of something that is not a name")
         self.push(self.call(function.text, _of_type(args, tuple)))
 
     def build(self, _: Any) -> None:
-        """Attributes: recorded on a record, once, and set on nothing else."""
+        """Stores the attributes of a record, once; refuses to set those of anything else."""
         state = self.stack.pop()
         target = self.stack[-1]
         if not isinstance(target, Inert) or target.state is not None:
@@ -136,21 +137,21 @@ class Machine:
         target.state = state
 
     def stack_global(self, _: Any) -> None:
-        """A name whose parts were pushed."""
+        """Replaces a module's name and a name in it on the stack by a `Name`."""
         name, module = self.stack.pop(), self.stack.pop()
         self.push(self.find(_of_type(module, str), _of_type(name, str)))
 
     def add_members(self, _: Any) -> None:
-        """Adds what follows the mark to the set below it."""
+        """Adds the values above the last mark to the set below it."""
         members = self.pop_mark()
         _of_type(self.stack[-1], set).update(map(_plain, members))
 
     def drop(self, _: Any) -> None:
-        """Forgets the top of the stack."""
+        """Removes the top of the stack."""
         self.stack.pop()
 
     def drop_mark(self, _: Any) -> None:
-        """Forgets what was pushed since the last mark."""
+        """Removes the values above the last mark from the stack."""
         self.pop_mark()
 
 
@@ -165,7 +166,10 @@ def _of_type(value: Any, kind: type) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A key. Not a tuple: hashing one that is nested deeply overflows the C stack."""
+    """Returns ``value`` if it may be a key, which a tuple may not.
+
+    Hashing a deeply nested tuple overflows the C stack.
+    """
     if type(value) not in _PLAIN:
         raise RefusedError(f"{_a(value)} as a key")
     return value
@@ -228,7 +232,7 @@ _HANDLERS: dict[str, Callable[[Machine, Any], None]] = {
     "GLOBAL": lambda m, arg: m.push(m.find(*arg.rsplit(" ", 1))),
     "STACK_GLOBAL": Machine.stack_global,
     "REDUCE": Machine.reduce,
-    "NEWOBJ": Machine.reduce,  # for a record, the same: a class and its arguments
+    "NEWOBJ": Machine.reduce,  # the same for a record: a class and its arguments
     "BUILD": Machine.build,
     "BINPERSID": lambda m, arg: m.push(m.persistent(m.stack.pop())),
 }

@@ -1,4 +1,4 @@
-"""Rules from our parameters to foreign tensors, and carrying the values across."""
+"""Rules that make our parameters of foreign tensors."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from reprojax.interop.checks import IN, printable, refuse
+from reprojax.interop.checks import IN, file_error, printable
 
-SHOWN = 4  # names of an error; the rest is counted
+MAX_NAMES = 4  # names in an error, which counts the others
 
 
 def _swap_halves(a: np.ndarray, axis: int) -> np.ndarray:
-    """For noise features in the order (sin, cos); ours are (cos, sin)."""
+    """Swaps the halves of noise features in the order (sin, cos); ours is (cos, sin)."""
     return np.roll(a, a.shape[axis] // 2, axis)
 
 
 def _split_qkv(a: np.ndarray) -> np.ndarray:
-    """Output channels (c, 3), q, k and v of each in turn, to (3, c): all of q, then k, then v."""
+    """Reorders output channels from (c, 3), with q, k and v of each in turn, to (3, c)."""
     return a.reshape(-1, 3, *a.shape[1:]).swapaxes(0, 1).reshape(a.shape)
 
 
 def _one_by_one(a: np.ndarray) -> np.ndarray:
-    """A 1 x 1 convolution `[out, in, 1, 1]` as a matrix `[out, in]`."""
+    """Returns a 1 x 1 convolution `[out, in, 1, 1]` as a matrix `[out, in]`."""
     return a.reshape(a.shape[:2])
 
 
 def _label_kernel(a: np.ndarray) -> np.ndarray:
-    """`[features, classes]` of a layer that reads one-hot labels times sqrt(classes)."""
+    """Returns our kernel `[classes, features]` of a layer that reads one-hot x sqrt(classes)."""
     return _swap_halves(a.T, 1) * np.sqrt(a.shape[1], dtype=np.float32)
 
 
-# What is done to foreign tensors, in the words of the table. Their layouts are PyTorch's, that is
-# `[out, in]` and `[out, in, h, w]`, but for those called HWIO.
+# What can be done to foreign tensors, by the name that the printed table shows. Their layouts are
+# PyTorch's, `[out, in]` and `[out, in, h, w]`, except those called HWIO.
 TRANSFORMS: dict[str, Callable[..., np.ndarray]] = {
     "copied": lambda a: a,
     "transposed": lambda a: a.T,
@@ -55,12 +55,12 @@ TRANSFORMS: dict[str, Callable[..., np.ndarray]] = {
 
 @dataclass(frozen=True)
 class Rule:
-    """One of our parameters.
+    """A rule that makes one of our parameters.
 
     Args:
-        ours: its path, "enc0_0/conv0/kernel".
-        theirs: the foreign tensors it is made of.
-        how: a key of `TRANSFORMS`.
+        ours: The path of our parameter, e.g. "enc0_0/conv0/kernel".
+        theirs: The names of the foreign tensors that it is made of.
+        how: The transform, a key of `TRANSFORMS`.
     """
 
     ours: str
@@ -70,13 +70,13 @@ class Rule:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: what became of a tensor.
+    """A line of the printed table, which says what became of a tensor.
 
     Args:
-        ours: our parameter's path, or "" for a foreign tensor that was dropped.
-        theirs: foreign names.
-        shape: of the result, or of what was dropped.
-        how: what was done, or why it was dropped.
+        ours: The path of our parameter, or "" for a foreign tensor that is not used.
+        theirs: The names of the foreign tensors.
+        shape: The shape of our parameter, or of the unused tensor.
+        how: The transform, or the reason why the tensor is not used.
     """
 
     ours: str
@@ -86,66 +86,66 @@ class Row:
 
 
 def paths(like: Any) -> list[str]:
-    """Every parameter of a tree by its path, in the tree's order."""
+    """Returns the paths of all parameters of a tree, in the tree's order."""
     return list(flatten_dict(like, sep="/"))
 
 
-def carry(
+def apply_rules(
     rules: Iterable[Rule],
     tensors: Mapping[str, np.ndarray],
     like: Any,
-    dropped: Iterable[tuple[str, str]] = (),
+    unused: Iterable[tuple[str, str]] = (),
     field: str = IN,
     value: str = "",
 ) -> tuple[Any, list[Row]]:
     """Makes our parameters of foreign tensors.
 
     Args:
-        rules: one for each parameter.
-        tensors: foreign ones by name.
-        like: nested dict of arrays or shape structs: our network's parameters.
-        dropped: (foreign name, why) of tensors that are meant to be left behind.
-        field: named in errors, with
-        value: the file, say.
+        rules: One rule for each parameter.
+        tensors: The foreign tensors by name.
+        like: The parameters of our network, a nested dict of arrays or shape structs.
+        unused: The foreign name of, and the reason for, each tensor that is left out on purpose.
+        field: The option that errors name.
+        value: The file or folder that errors name.
 
     Returns:
-        (nested dict of float32 arrays, one row for each tensor).
+        A nested dict of float32 arrays, and one row for each tensor.
 
     Raises:
-        InputError: a tensor that is missing, left over or of another shape, named.
+        InputError: A tensor is missing, left over or of another shape; the message names it.
     """
-    rules, dropped = tuple(rules), tuple(dropped)
-    wanted = {k: tuple(v.shape) for k, v in flatten_dict(like, sep="/").items()}
-    used = {name for rule in rules for name in rule.theirs} | {name for name, _ in dropped}
+    rules, unused = tuple(rules), tuple(unused)
+    expected = {k: tuple(v.shape) for k, v in flatten_dict(like, sep="/").items()}
+    names = {name for rule in rules for name in rule.theirs} | {name for name, _ in unused}
     problems = {
-        "missing": sorted(used - tensors.keys()),
-        "left over": sorted(tensors.keys() - used),
-        "without a rule": sorted(wanted.keys() - {rule.ours for rule in rules}),
-        "not in our network": sorted({rule.ours for rule in rules} - wanted.keys()),
+        "missing": sorted(names - tensors.keys()),
+        "left over": sorted(tensors.keys() - names),
+        "without a rule": sorted(expected.keys() - {rule.ours for rule in rules}),
+        "not in our network": sorted({rule.ours for rule in rules} - expected.keys()),
     }
-    _refuse(problems, field, value)
-    flat, rows, wrong = {}, [], []
+    _require_none(problems, field, value)
+    flat, rows, misfits = {}, [], []
     for rule in rules:
         sources = [np.asarray(tensors[name]) for name in rule.theirs]
-        made = _transformed(rule, sources)
-        if made is None or made.shape != wanted[rule.ours]:
+        parameter = _transform(rule, sources)
+        if parameter is None or parameter.shape != expected[rule.ours]:
             shapes = " and ".join(str(list(a.shape)) for a in sources)
-            wrong.append(f"{rule.theirs[0]} {shapes} for {list(wanted[rule.ours])}")
+            misfits.append(f"{rule.theirs[0]} {shapes} for {list(expected[rule.ours])}")
             continue
-        flat[rule.ours] = made
-        rows.append(Row(rule.ours, rule.theirs, made.shape, rule.how + _rounding(sources)))
-    _refuse({"of another shape": wrong}, field, value)
-    rows += [Row("", (printable(name),), tensors[name].shape, why) for name, why in dropped]
+        flat[rule.ours] = parameter
+        rows.append(Row(rule.ours, rule.theirs, parameter.shape, rule.how + _rounding(sources)))
+    _require_none({"of another shape": misfits}, field, value)
+    rows += [Row("", (printable(name),), tensors[name].shape, reason) for name, reason in unused]
     return unflatten_dict(flat, sep="/"), rows
 
 
-def _transformed(rule: Rule, sources: list[np.ndarray]) -> np.ndarray | None:
-    """Float32, or None where the transform does not take such shapes."""
+def _transform(rule: Rule, sources: list[np.ndarray]) -> np.ndarray | None:
+    """Returns the rule's parameter in float32, or None if the transform cannot take such shapes."""
     try:
-        made = TRANSFORMS[rule.how](*(a.astype(np.float32) for a in sources))
+        parameter = TRANSFORMS[rule.how](*(a.astype(np.float32) for a in sources))
     except (ValueError, IndexError):
         return None
-    return np.ascontiguousarray(made, np.float32)
+    return np.ascontiguousarray(parameter, np.float32)
 
 
 def _rounding(sources: list[np.ndarray]) -> str:
@@ -153,11 +153,13 @@ def _rounding(sources: list[np.ndarray]) -> str:
     return f", from {' and '.join(kinds)}" if kinds else ""
 
 
-def _refuse(problems: Mapping[str, list[str]], field: str, value: str) -> None:
-    said = []
-    for what, names in problems.items():
+def _require_none(problems: Mapping[str, list[str]], field: str, value: str) -> None:
+    """Raises InputError if there is a name under any problem."""
+    lines = []
+    for problem, names in problems.items():
         if names:
-            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-            said.append(f"{len(names)} {what}: {', '.join(names[:SHOWN])}{more}")
-    if said:
-        raise refuse(value, f"the tensors of this very network ({'; '.join(said)})", field)
+            more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+            lines.append(f"{len(names)} {problem}: {', '.join(names[:MAX_NAMES])}{more}")
+    if lines:
+        requirement = f"must hold the tensors of exactly this network ({'; '.join(lines)})"
+        raise file_error(value, requirement, field)

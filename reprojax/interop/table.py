@@ -1,4 +1,4 @@
-"""What was carried where, for people: a table by module, or tensor by tensor."""
+"""Prints which foreign tensors our parameters were made of, by module or tensor by tensor."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ DROPPED = "(dropped)"
 
 
 def print_rows(rows: Sequence[Row], *, verbose: bool) -> None:
-    """Prints a line for each of our modules (or tensors), then the dropped ones, then totals."""
-    console = Console(markup=False, emoji=False, highlight=False)  # names are the file's
+    """Prints a line for each of our modules (or tensors), then for unused tensors, then totals."""
+    console = Console(markup=False, emoji=False, highlight=False)  # the file chooses the names
     table = Table()
-    table.add_column("ours", no_wrap=True)  # names are told apart by their ends: never cut them
+    table.add_column("ours", no_wrap=True)  # names differ in their ends: never cut them
     table.add_column("theirs", overflow="fold")
     for title in ("tensors", "parameters", "what was done"):
         table.add_column(title)
-    for (ours, _), group in _grouped(rows, verbose).items():
+    for (ours, _), group in _groups(rows, verbose).items():
         theirs = _names([name for row in group for name in row.theirs], verbose)
         steps = dict.fromkeys(part for row in group for part in row.how.split(", "))
-        done = group[0].how if ours == DROPPED else ", ".join(steps)
-        numbers = sum(math.prod(row.shape) for row in group if row.ours)
-        table.add_row(ours, theirs, str(len(group)), f"{numbers:,}", done)
+        how = group[0].how if ours == DROPPED else ", ".join(steps)
+        size = sum(math.prod(row.shape) for row in group if row.ours)
+        table.add_row(ours, theirs, str(len(group)), f"{size:,}", how)
     console.print(table)
-    kept = [row for row in rows if row.ours]
-    total = sum(math.prod(row.shape) for row in kept)
-    sources = len({name for row in kept for name in row.theirs})
+    parameters = [row for row in rows if row.ours]
+    total = sum(math.prod(row.shape) for row in parameters)
+    sources = len({name for row in parameters for name in row.theirs})
     console.print(
-        f"{total:,} parameters in {len(kept)} tensors, from {sources} of theirs; "
-        f"{len(rows) - len(kept)} dropped",
+        f"{total:,} parameters in {len(parameters)} tensors, from {sources} of theirs; "
+        f"{len(rows) - len(parameters)} dropped",
         soft_wrap=True,
     )
 
 
 def print_model(model: Model, where: str) -> None:
-    """Prints how the network must be used, and where it was written."""
+    """Prints how the network must be used, and the folder that it was written to."""
     facts = model.facts
     console = Console(markup=False, emoji=False, highlight=False)
     network = ", ".join(f"{k} {v}" for k, v in facts.network)
@@ -54,8 +54,8 @@ def print_model(model: Model, where: str) -> None:
     console.print(f"wrote {where}", soft_wrap=True)
 
 
-def _grouped(rows: Sequence[Row], verbose: bool) -> dict[tuple[str, str], list[Row]]:
-    """Rows of one line of the table: by module, and what is dropped by the reason."""
+def _groups(rows: Sequence[Row], verbose: bool) -> dict[tuple[str, str], list[Row]]:
+    """Groups the rows that share a line of the table: by module, and unused tensors by reason."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if verbose:
@@ -67,7 +67,7 @@ def _grouped(rows: Sequence[Row], verbose: bool) -> dict[tuple[str, str], list[R
 
 
 def _names(names: Sequence[str], verbose: bool) -> str:
-    """The names, or what they have in common."""
+    """Joins the names, or returns the part that they have in common."""
     if verbose or len(set(names)) == 1:
         return ", ".join(names)
     parts = [name.replace("/", ".").split(".") for name in names]

@@ -1,8 +1,9 @@
-"""PyTorch's tensors in a pickle, as numpy arrays, without PyTorch.
+"""Reads PyTorch's tensors in a pickle as numpy arrays, without PyTorch.
 
-A tensor is pickled as a call: storage, offset, size and stride. Its storage is a string of bytes in
-PyTorch's older file format: five pickles (a magic number, a version, facts of the machine, the
-storage's reference, the list of keys), then for each key an int64 count and the raw values.
+A tensor is pickled as a call with a storage, offset, size and stride. Its storage is a byte string
+in PyTorch's older file format: five pickles (a magic number, a version, a description of the
+machine, the storage's reference, the list of keys), then for each key an int64 count and the raw
+values.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -19,7 +21,7 @@ from reprojax.interop.machine import Machine, Name, RefusedError
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 MAX_AXES = 8
-MAX_OPCODES = 200  # a tenth is needed; the same bytes may be read again and again
+MAX_OPCODES = 200  # ten times the need; a hostile file can have the same bytes read many times
 DTYPES = {
     "torch.DoubleStorage": "<f8",
     "torch.FloatStorage": "<f4",
@@ -35,11 +37,11 @@ DTYPES = {
 
 
 class Storage:
-    """A flat array; its values follow the pickle that refers to it.
+    """A flat array, whose values follow the pickle that refers to it.
 
     Args:
-        dtype: of the values.
-        count: how many there must be.
+        dtype: The dtype of the values.
+        count: The number of values.
     """
 
     def __init__(self, dtype: np.dtype, count: int):
@@ -51,14 +53,13 @@ def storage_from_bytes(data: bytes) -> Storage:
     """Reads a storage in PyTorch's older format.
 
     Raises:
-        RefusedError: it holds anything else.
-        ValueError: it is damaged.
+        RefusedError: The bytes hold anything else.
+        ValueError: The bytes are damaged.
     """
     if type(data) is not bytes or data[:2] == b"PK":
         raise RefusedError("bytes that are not a plain storage")
     stream, storages = io.BytesIO(data), {}
-    refer = lambda reference: _refer(reference, storages)  # noqa: E731
-    machine = Machine(_find, _no_call, refer, limit=MAX_OPCODES)
+    machine = Machine(_find, _no_call, partial(_refer, storages), limit=MAX_OPCODES)
     if machine.read(stream) != MAGIC or machine.read(stream) != VERSION:
         raise RefusedError("bytes that are not a plain storage")
     facts = machine.read(stream)
@@ -68,9 +69,9 @@ def storage_from_bytes(data: bytes) -> Storage:
     if not isinstance(storage, Storage) or keys != sorted(storages) or len(storages) != 1:
         raise RefusedError("bytes that are not a plain storage")
     count = int.from_bytes(stream.read(8), "little", signed=True)
-    left = len(data) - stream.tell()
-    if count != storage.count or count * storage.dtype.itemsize > left:
-        raise RefusedError(f"a storage of {count:,} values in {left:,} bytes")
+    num_bytes = len(data) - stream.tell()
+    if count != storage.count or count * storage.dtype.itemsize > num_bytes:
+        raise RefusedError(f"a storage of {count:,} values in {num_bytes:,} bytes")
     storage.values = np.frombuffer(data, storage.dtype, count, stream.tell())
     return storage
 
@@ -86,29 +87,29 @@ def _no_call(name: str, args: tuple) -> Any:
     raise RefusedError(f"a call of {name} inside a storage")
 
 
-def _refer(reference: Any, storages: dict[str, Storage]) -> Storage:
-    """The storage that ("storage", type, key, device, count, None) stands for."""
+def _refer(storages: dict[str, Storage], reference: Any) -> Storage:
+    """Returns the storage that ("storage", type, key, device, count, None) stands for."""
     if type(reference) is not tuple or len(reference) not in (5, 6) or reference[0] != "storage":
         raise RefusedError("a persistent id that is not a storage's")
     _, kind, key, _, count = reference[:5]
-    known = isinstance(kind, Name) and type(key) is str and type(count) is int and count >= 0
-    if not known or reference[5:] not in ((), (None,)):
+    valid = isinstance(kind, Name) and type(key) is str and type(count) is int and count >= 0
+    if not valid or reference[5:] not in ((), (None,)):
         raise RefusedError("a persistent id that is not a storage's")
     return storages.setdefault(key, Storage(np.dtype(DTYPES[kind.text]), count))
 
 
 def no_reference(reference: Any) -> Any:
-    """For a pickle that has no storages of its own: refuses every persistent id."""
+    """Refuses every persistent id, for a pickle that has no storages of its own."""
     raise RefusedError("a persistent id outside a storage")
 
 
 def tensor(
     storage: Storage, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any
 ) -> np.ndarray:
-    """A tensor as a read-only view of its storage; gradients and hooks are ignored.
+    """Returns a tensor as a read-only view of its storage, without gradients and hooks.
 
     Raises:
-        RefusedError: it reaches outside its storage, or repeats its values to more than it holds.
+        RefusedError: The tensor reaches outside its storage, or has more values than the storage.
     """
     numbers = (offset, *_tuple(size), *_tuple(stride))
     plain = all(type(n) is int and n >= 0 for n in numbers)
@@ -132,7 +133,7 @@ def _tuple(value: Any) -> tuple:
 
 
 def parameter(data: np.ndarray, *_: Any) -> np.ndarray:
-    """A parameter: its tensor."""
+    """Returns the tensor of a parameter."""
     if not isinstance(data, np.ndarray):
         raise RefusedError("a parameter that is not a tensor")
     return data

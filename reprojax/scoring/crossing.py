@@ -1,4 +1,4 @@
-"""Where a share that rises with N (or training time) crosses a level, with an interval."""
+"""Finds where a share that rises with N (or training time) crosses a level, with an interval."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Crossing:
     """The N at which a share crosses its level.
 
     Attributes:
-        value: it, or None where the share does so outside the sizes that were measured.
-        ci95: (low, high) of a 95 % interval; None for an end that lies outside of them.
-        censored: "" or on which side of all sizes it lies, "below" or "above".
-        smallest: of the sizes.
-        largest: of the sizes.
+        value: The crossing, or None if it lies outside the measured sizes.
+        ci95: The 95 % interval (low, high), with None for an end outside the sizes.
+        censored: The side of all sizes that the crossing lies on, "below" or "above", else "".
+        smallest: The smallest measured size.
+        largest: The largest measured size.
     """
 
     value: float | None
@@ -36,7 +36,7 @@ class Crossing:
     largest: float
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as plain JSON values."""
+        """Returns the fields as plain JSON values."""
         return vars(self) | {"ci95": list(self.ci95)}
 
 
@@ -52,38 +52,39 @@ def crossing(
     """Finds where a share that rises with N crosses a level.
 
     The log-odds of the share, less those of the level, are made monotone (isotonic regression) and
-    interpolated linearly in log2 N, which is exact for a logistic share; half a success and half a
-    failure are added so that 0 and 1 have log-odds. The interval is a Bayesian bootstrap: all
-    noises (with the half as one more) are weighted anew, the same way at each size, since what a
-    noise becomes at one size tells of the next; the central 95 % of the crossings are kept. It
-    covers the draw of the noises, not that of networks or images, and not the interpolation.
+    interpolated linearly in log2 N, which is exact for a logistic share. Half a success and half a
+    failure are added so that shares of 0 and 1 have log-odds. The interval is that of a Bayesian
+    bootstrap, the central 95 % of the crossings: each draw gives all noises (and the added half)
+    new weights, the same at each size, because a noise's outcomes at different sizes are
+    dependent. It covers the draw of the noises, but not that of networks or images, nor the
+    interpolation.
 
     Args:
-        sizes: `[k]` ascending, above 0, at least 2.
-        hits: bool `[k, n]`, at each size the successes of the same n noises.
-        levels: `[k]`, or one for all, within (0, 1).
-        falling: the share falls with N instead.
-        index: of the random stream, so that crossings that are compared are drawn apart.
-        draws: of the bootstrap.
+        sizes: The sizes N `[k]`, ascending, above 0, at least 2 of them.
+        hits: The successes of the same n noises at each size, bool `[k, n]`.
+        levels: The level at each size `[k]`, or one for all, within (0, 1).
+        falling: Whether the share falls with N instead.
+        index: The index of the random stream; different for crossings that are compared.
+        draws: The number of draws of the bootstrap.
 
     Returns:
-        Where, or on which side of all sizes.
+        The crossing, or the side of all sizes that it lies on.
 
     Raises:
-        InputError: fewer than 2 sizes, sizes not ascending, or a level outside (0, 1).
+        InputError: There are fewer than 2 sizes, they do not ascend, or a level is outside (0, 1).
     """
     x, hits = np.log2(np.asarray(sizes, float)), np.asarray(hits, bool)
     level = np.broadcast_to(np.asarray(levels, float), x.shape)
     if len(x) < 2 or np.any(np.diff(x) <= 0):
-        raise InputError("sizes", list(sizes), "two or more, ascending")
+        raise InputError("sizes", list(sizes), "must be two or more, ascending")
     for value in level:
         require_number("levels", value, above=0, below=1)
     if falling:
         hits, level = ~hits, 1 - level
     trials = np.concatenate([hits, np.full((len(x), 1), 0.5)], axis=1).T
     shares = [trials.mean(0), *_weights(index, draws, len(trials)) @ trials]
-    found = [_crosses(x, y) for y in logit(shares) - logit(level)]
-    return _summary(found[0], found[1:], sizes)
+    value, *samples = [_crosses(x, y) for y in logit(shares) - logit(level)]
+    return _summary(value, samples, sizes)
 
 
 def first_fall(
@@ -95,46 +96,46 @@ def first_fall(
     index: int = 0,
     draws: int = DRAWS,
 ) -> Crossing:
-    """Finds the first x at which a positive quantity has fallen to some times its lowest value.
+    """Finds the first x at which a positive quantity is at most ``factor`` times its lowest value.
 
-    Interpolated linearly in both logarithms. The interval draws all values again, and with them
-    their lowest, from the normal distribution about them that the jackknife's deviations make:
-    values on the same noises move together.
+    It interpolates linearly in both logarithms. The interval is that of a parametric bootstrap:
+    each draw takes all values, and so their lowest, from the normal distribution that the
+    jackknife's deviations make. Values on the same noises vary together in it.
 
     Args:
-        x: `[k]` ascending, above 0.
-        y: `[k]`, above 0.
-        deviations: `[k, g]` of `jackknife_deviations`.
-        factor: of the lowest value, above 1.
-        index: of the random stream.
-        draws: of the bootstrap.
+        x: The positions `[k]`, ascending, above 0.
+        y: The quantity at each position `[k]`, above 0.
+        deviations: The deviations `[k, g]` from `jackknife_deviations`.
+        factor: The multiple of the lowest value, above 1.
+        index: The index of the random stream.
+        draws: The number of draws of the bootstrap.
 
     Returns:
-        Where; "below" where y starts there.
+        The crossing; "below" if y is as low at the first position.
 
     Raises:
-        InputError: the factor is not above 1.
+        InputError: The factor is not above 1.
     """
     require_number("factor", factor, above=1)
     x, y = np.asarray(x, float), np.asarray(y, float)
     deviations = np.asarray(deviations, float)
-    drawn = y + ndtri(_uniform(index, (draws, deviations.shape[1]))) @ deviations.T
-    logs = np.log(np.maximum([y, *drawn], 1e-12))
-    found = [_first(np.log2(x), v - v.min() - np.log(factor)) for v in logs]
-    return _summary(found[0], found[1:], x)
+    noisy_y = y + ndtri(_uniform(index, (draws, deviations.shape[1]))) @ deviations.T
+    logs = np.log(np.maximum([y, *noisy_y], 1e-12))
+    value, *samples = [_first(np.log2(x), v - v.min() - np.log(factor)) for v in logs]
+    return _summary(value, samples, x)
 
 
-def _summary(value: float, found: Sequence[float], sizes: Sequence[float]) -> Crossing:
-    """A crossing from log2 of the estimate and of the draws, -inf and inf outside the sizes."""
-    low = np.quantile(found, 0.025, method="lower")
-    high = np.quantile(found, 0.975, method="higher")
+def _summary(value: float, samples: Sequence[float], sizes: Sequence[float]) -> Crossing:
+    """Returns a crossing from the log2 of the estimate and of the draws, ±inf outside the sizes."""
+    low = np.quantile(samples, 0.025, method="lower")
+    high = np.quantile(samples, 0.975, method="higher")
     side = {-np.inf: "below", np.inf: "above"}.get(value, "")
     ends = float(sizes[0]), float(sizes[-1])
     return Crossing(_power(value), (_power(low), _power(high)), side, *ends)
 
 
 def _first(x: np.ndarray, y: np.ndarray) -> float:
-    """Where y `[k]`, at some place negative, is first at most 0; -inf where it starts there."""
+    """Returns where y `[k]`, which is somewhere negative, is first at most 0; -inf at the start."""
     i = int(np.argmax(y <= 0))
     if i == 0:
         return -np.inf
@@ -142,7 +143,7 @@ def _first(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _crosses(x: np.ndarray, y: np.ndarray) -> float:
-    """Where monotone y `[k]` over x reaches 0; -inf or inf where that is outside."""
+    """Returns where y `[k]`, made monotone, reaches 0 over x; -inf or inf outside of x."""
     y = isotonic_regression(y).x
     i = int(np.searchsorted(y, 0.0))
     if i == 0:
@@ -153,13 +154,13 @@ def _crosses(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _weights(index: int, draws: int, n: int) -> np.ndarray:
-    """Weights `[draws, n]` of a Bayesian bootstrap: positive, a row adds up to 1."""
+    """Draws the weights `[draws, n]` of a Bayesian bootstrap, positive with a sum of 1 per row."""
     weights = -np.log(_uniform(index, (draws, n)))
     return weights / weights.sum(1, keepdims=True)
 
 
 def _uniform(index: int, shape: tuple[int, int]) -> np.ndarray:
-    """Uniform float64 within (0, 1)."""
+    """Draws uniform float64 numbers within (0, 1)."""
     bits = host_bits(0, STREAM, index, shape[0] * shape[1]).reshape(shape)
     return ((bits >> np.uint64(11)) + 0.5) * 2.0**-53
 

@@ -1,4 +1,4 @@
-"""Descriptors: functions from images to unit feature rows, compared by cosine."""
+"""Descriptors, functions from images to feature rows of length 1, which are compared by cosine."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 
 from reprojax.errors import InputError, require_choice
 
-ROWS = 4096  # images described at a time: bounds the float32 intermediates
-UNIT_TOLERANCE = 1e-5  # how far from 1 the norm of a unit row may be by float32 rounding
+ROWS = 4096  # images described at a time, which bounds the memory of float32 intermediates
+UNIT_TOLERANCE = 1e-5  # the largest deviation from norm 1 that float32 rounding explains
 
 
 class Descriptor(Protocol):
-    """A frozen map from images to features whose dot product is a similarity."""
+    """A fixed map from images to features whose dot product is a similarity."""
 
     name: str
-    tau: float | None  # its published threshold, or None: calibrated on the training set
+    tau: float | None  # its published threshold, or None to calibrate one on the training set
 
     def identity(self) -> str:
-        """A hash of all that its features depend on: weights, or what it was fitted to."""
+        """Returns a hash of all that the features depend on: weights, or the images of the fit."""
         ...
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -30,13 +30,13 @@ class Descriptor(Protocol):
 
 
 class PixelDescriptor:
-    """The image itself, less the mean image of the training set, at unit length.
+    """The image itself minus the mean image of the training set, scaled to length 1.
 
-    Without the mean all images look alike, since they share their brightness; with it a random
-    pair has a cosine near 0.
+    Without the mean all images would be similar, since they share their brightness. With it a
+    random pair has a cosine near 0.
 
     Args:
-        mean: float `[h, w, c]` on the 0-255 scale.
+        mean: The mean image, float `[h, w, c]` on the 0-255 scale.
     """
 
     name = "pixels"
@@ -47,34 +47,39 @@ class PixelDescriptor:
 
     @classmethod
     def fit(cls, image_blocks: Iterable[np.ndarray]) -> PixelDescriptor:
-        """The descriptor of a training set given as blocks of uint8 `[b, h, w, c]`, one at a time.
+        """Fits the descriptor to a training set.
+
+        Args:
+            image_blocks: The images as blocks of uint8 `[b, h, w, c]`, read one at a time.
 
         Raises:
-            InputError: there is no image, or the blocks differ in image shape.
+            InputError: There is no image, or the blocks differ in image shape.
         """
         total, count = None, 0
         for block in image_blocks:
             block_sum = block.sum(axis=0, dtype=np.float64)  # exact: integers below 2**53
             if total is not None and total.shape != block_sum.shape:
-                raise InputError("images", block.shape[1:], f"all of shape {total.shape}")
+                shapes = f"{total.shape} and {block.shape[1:]}"
+                raise InputError("images", None, f"must all have the same shape, not {shapes}")
             total = block_sum if total is None else total + block_sum
             count += len(block)
         if not count:
-            raise InputError("images", "an empty set", "at least 1 image to take the mean of")
+            raise InputError("images", None, "must have at least 1 image to take the mean of")
         return cls(total / count)
 
     def identity(self) -> str:
-        """See Descriptor."""
+        """Returns a hash of the mean image."""
         return hashlib.sha256(self.mean.tobytes()).hexdigest()[:16]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Describes uint8 `[n, h, w, c]` as float32 `[n, h*w*c]`; an image equal to the mean is 0.
 
         Raises:
-            InputError: the images' shape is not the mean's.
+            InputError: The images do not have the shape of the mean image.
         """
         if images.shape[1:] != self.mean.shape:
-            raise InputError("images", images.shape[1:], f"of shape {self.mean.shape}, as the mean")
+            shapes = f"{self.mean.shape}, as the mean image, not {images.shape[1:]}"
+            raise InputError("images", None, f"must have shape {shapes}")
         features = np.empty((len(images), self.mean.size), np.float32)
         for start in range(0, len(images), ROWS):
             block = images[start : start + ROWS].astype(np.float32) - self.mean
@@ -85,8 +90,8 @@ class PixelDescriptor:
 def unit_rows(features: np.ndarray) -> np.ndarray:
     """Scales the rows of float32 `[n, d]` to length 1.
 
-    A row of zeros stays zero, and a row that is of length 1 already (within 1e-5) keeps its bits,
-    so that features made elsewhere score as they would there.
+    A row of zeros stays zero. A row that has length 1 already (within 1e-5) keeps its bits, so that
+    unit features from elsewhere are scored unchanged.
     """
     norms = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))
     keep = (norms == 0) | (np.abs(norms - 1) <= UNIT_TOLERANCE)
@@ -97,6 +102,10 @@ DESCRIPTORS: dict[str, type[PixelDescriptor]] = {PixelDescriptor.name: PixelDesc
 
 
 def descriptor_class(name: str) -> type[PixelDescriptor]:
-    """The descriptor of that name; an unknown one is an InputError on ``scoring.descriptor``."""
+    """Returns the class of a descriptor by name.
+
+    Raises:
+        InputError: The name is unknown. The error's field is ``scoring.descriptor``.
+    """
     require_choice("scoring.descriptor", name, DESCRIPTORS)
     return DESCRIPTORS[name]

@@ -1,4 +1,4 @@
-"""Distances of two models on the same noise that need no one threshold: PFD, r², the RP curve."""
+"""Distances of two models on the same noise that need no single threshold: PFD, r², RP curve."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from reprojax.scoring.rows import flat
 from reprojax.scoring.similarity import exact_threshold, paired_cosines
 from reprojax.scoring.stats import mean_interval
 
-ROWS = 1024  # rows of either set that are held in float64, or multiplied, at a time
-# Two models that agree differ from two that do not near a cosine of 1: most thresholds are there.
+ROWS = 1024  # rows of either set that are converted to float64, or multiplied, at a time
+# Most thresholds are near a cosine of 1, where models that agree differ from those that do not.
 CURVE_TAUS = (
     *(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     *(0.91, 0.92, 0.93, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995, 0.999),
@@ -22,20 +22,20 @@ CURVE_TAUS = (
 
 
 def pfd(a: np.ndarray, b: np.ndarray) -> tuple[float, tuple[float, float]]:
-    """Probability flow distance (E |x_a − x_b|² / d)^½ (arXiv 2505.20123) with a 95 % interval.
+    """Returns the probability flow distance (E |x_a − x_b|² / d)^½ (arXiv 2505.20123).
 
-    The interval is normal, by the delta method: that of the mean square, divided by 2 PFD. It stays
-    above 0, since the standard error of a mean of squares is at most that mean.
+    The 95 % interval is normal, by the delta method: that of the mean square, divided by 2 PFD. It
+    stays above 0, since the standard error of a mean of squares is at most that mean.
 
     Args:
-        a: uint8 `[n, h, w, c]`, one model's samples, n at least 2.
-        b: uint8 `[n, h, w, c]`, the other's, row i from the same noise.
+        a: One model's samples, uint8 `[n, h, w, c]`, n at least 2.
+        b: The other model's samples, uint8 `[n, h, w, c]`, row i from the same noise.
 
     Returns:
-        The distance on the 0-255 scale and (low, high).
+        The distance on the 0-255 scale and its interval (low, high).
 
     Raises:
-        InputError: the two sets differ in shape, or are too small.
+        InputError: The two sets differ in shape, or are too small.
     """
     require_same_shape(a, b, 2)
     squares = [np.mean((x - y) ** 2, axis=1) for x, y in _pair_blocks(a, b)]
@@ -46,10 +46,11 @@ def pfd(a: np.ndarray, b: np.ndarray) -> tuple[float, tuple[float, float]]:
 
 
 def pfd_chance(a: np.ndarray, b: np.ndarray) -> float:
-    """The PFD of different noises, from the mean square over all i ≠ j; arguments as for `pfd`.
+    """Returns the PFD of different noises, from the mean square over all i ≠ j.
 
-    One pass over the images, in integers: Σ_{i≠j} |a_i − b_j|² is
-    (n − 1) Σ_i (|a_i|² + |b_i|²) − 2 ((Σ_i a_i)·(Σ_j b_j) − Σ_i a_i·b_i).
+    It takes one pass over the images, in integers: Σ_{i≠j} |a_i − b_j|² is
+    (n − 1) Σ_i (|a_i|² + |b_i|²) − 2 ((Σ_i a_i)·(Σ_j b_j) − Σ_i a_i·b_i). The arguments are those
+    of `pfd`.
     """
     require_same_shape(a, b, 2)
     n, squares, products, sum_a, sum_b = len(a), 0, 0, 0.0, 0.0
@@ -63,37 +64,39 @@ def pfd_chance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def per_image_r2(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Squared Pearson correlation over the pixels of each pair.
+    """Returns the squared Pearson correlation over the pixels of each pair.
 
     Args:
-        a: uint8 `[n, h, w, c]`, one model's samples.
-        b: uint8 `[n, h, w, c]`, the other's, row i from the same noise.
+        a: One model's samples, uint8 `[n, h, w, c]`.
+        b: The other model's samples, uint8 `[n, h, w, c]`, row i from the same noise.
 
     Returns:
-        float64 `[n]`, 0 to 1. Where an image is of one value: 1 if the two are equal, else 0.
+        The squared correlations, float64 `[n]`, 0 to 1. For an image of one value: 1 if the two
+        are equal, else 0.
 
     Raises:
-        InputError: the two sets differ in shape, or are empty.
+        InputError: The two sets differ in shape, or are empty.
     """
     require_same_shape(a, b, 1)
     return np.concatenate([_squared_correlation(x, y) for x, y in _pair_blocks(a, b)])
 
 
 def determination(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Coefficient of determination 1 − |p − t|² / |t − mean(t)|² over the pixels of each pair.
+    """Returns the coefficient of determination 1 − |p − t|² / |t − mean(t)|² of each pair.
 
-    Unlike `per_image_r2` it counts a wrong brightness or contrast as an error.
+    The mean is over the pixels. Unlike `per_image_r2`, this counts a wrong brightness or contrast
+    as an error.
 
     Args:
-        prediction: uint8 `[n, h, w, c]`.
-        target: uint8 `[n, h, w, c]`, row i from the same noise.
+        prediction: The predictions, uint8 `[n, h, w, c]`.
+        target: The targets, uint8 `[n, h, w, c]`, row i from the same noise.
 
     Returns:
-        float64 `[n]`, at most 1, negative where the target's mean predicts better. Where the target
-        is of one value: 1 if the two are equal, else 0.
+        The coefficients, float64 `[n]`, at most 1, negative where the target's mean predicts
+        better. For a target of one value: 1 if the two are equal, else 0.
 
     Raises:
-        InputError: the two sets differ in shape, or are empty.
+        InputError: The two sets differ in shape, or are empty.
     """
     require_same_shape(prediction, target, 1)
     parts = []
@@ -106,18 +109,18 @@ def determination(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def rp_curve(fa: np.ndarray, fb: np.ndarray, taus: Sequence[float] = CURVE_TAUS) -> np.ndarray:
-    """RP at each threshold: what `reprojax.scoring.pairs.rp` gives, from one pass.
+    """Returns `reprojax.scoring.pairs.rp` at each threshold, from one pass.
 
     Args:
-        fa: float32 `[n, d]` unit feature rows of one model's samples.
-        fb: float32 `[n, d]` of the other's, row i from the same noise.
-        taus: `[k]` thresholds of the cosine, strict, taken as float32 numbers.
+        fa: The unit feature rows of one model's samples, float32 `[n, d]`.
+        fb: The unit feature rows of the other model's, float32 `[n, d]`, row i from the same noise.
+        taus: The thresholds of the cosine `[k]`, strict, as float32 numbers.
 
     Returns:
         The shares, float64 `[k]`, 0 to 1.
 
     Raises:
-        InputError: the two sets differ in shape, or are empty.
+        InputError: The two sets differ in shape, or are empty.
     """
     require_same_shape(fa, fb, 1)
     cosines = np.sort(paired_cosines(fa, fb))
@@ -128,30 +131,30 @@ def rp_curve(fa: np.ndarray, fb: np.ndarray, taus: Sequence[float] = CURVE_TAUS)
 def rp_curve_chance(
     fa: np.ndarray, fb: np.ndarray, taus: Sequence[float] = CURVE_TAUS
 ) -> np.ndarray:
-    """The RP curve of different noises: the mean over all i ≠ j at each threshold.
+    """Returns the RP curve of different noises: the mean over all i ≠ j at each threshold.
 
-    One pass of blocked float32 products at the highest precision serves all thresholds. Cosines
-    that rounding (some 1e-7) puts on the other side of a threshold are not evaluated again in
-    float64, unlike in `reprojax.scoring.pairs.rp_chance`: of a million pairs that moves a few.
+    One pass of blocked float32 products at the highest precision serves all thresholds. Unlike
+    `reprojax.scoring.pairs.rp_chance`, it does not evaluate cosines near a threshold again in
+    float64; their rounding (some 1e-7) changes the result for a few of a million pairs.
 
     Args:
-        fa: float32 `[n, d]` unit feature rows, n at least 2.
-        fb: float32 `[n, d]`.
-        taus: `[k]` thresholds of the cosine, strict, taken as float32 numbers.
+        fa: The unit feature rows of one model's samples, float32 `[n, d]`, n at least 2.
+        fb: The unit feature rows of the other model's samples, float32 `[n, d]`.
+        taus: The thresholds of the cosine `[k]`, strict, as float32 numbers.
 
     Returns:
         The shares, float64 `[k]`, 0 to 1.
 
     Raises:
-        InputError: the two sets differ in shape, or are too small.
+        InputError: The two sets differ in shape, or are too small.
     """
     require_same_shape(fa, fb, 2)
     n, limits = len(fa), jnp.asarray(taus, jnp.float32)
     total = np.zeros(len(taus), np.int64)
     for column in range(0, n, ROWS):
-        block = _padded(fb, column)
+        block = _rows_from(fb, column)
         counts = [
-            _block_counts(_padded(fa, row), block, limits, row, column, n)
+            _block_counts(_rows_from(fa, row), block, limits, row, column, n)
             for row in range(0, n, ROWS)
         ]
         total += np.sum(jax.device_get(counts), axis=0, dtype=np.int64)
@@ -160,7 +163,7 @@ def rp_curve_chance(
 
 @jax.jit
 def _block_counts(a, b, taus, first_row, first_column, n):
-    """How many cosines of a block are above each threshold, without padding and the diagonal."""
+    """Counts the cosines of a block above each threshold, without padding and the diagonal."""
     cosines = jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
     row = first_row + jax.lax.broadcasted_iota(jnp.int32, cosines.shape, 0)
     column = first_column + jax.lax.broadcasted_iota(jnp.int32, cosines.shape, 1)
@@ -169,22 +172,28 @@ def _block_counts(a, b, taus, first_row, first_column, n):
     return jax.lax.map(lambda tau: jnp.sum(cosines > tau), taus)
 
 
-def _padded(features: np.ndarray, start: int) -> jax.Array:
-    """Rows from ``start``, `[ROWS, d]`: rows past the end are the first ones again."""
+def _rows_from(features: np.ndarray, start: int) -> jax.Array:
+    """Returns the rows from ``start`` on, `[ROWS, d]`, padded with the first rows past the end."""
     return jnp.asarray(features[np.arange(start, start + ROWS) % len(features)])
 
 
 def _pair_blocks(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the rows of both sets in step, float64 `[<= ROWS, d]`: sums of integers are exact."""
+    """Yields blocks of rows of both sets, float64 `[<= ROWS, d]`: sums of integers are exact."""
     for start in range(0, len(a), ROWS):
         x, y = (flat(rows[start : start + ROWS]).astype(np.float64) for rows in (a, b))
         yield x, y
 
 
 def _squared_correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """`[n]` of float64 `[n, d]` integers; d² times each moment is an integer too, and exact."""
+    """Returns the squared correlations `[n]` of rows of integers, float64 `[n, d]`.
+
+    Each moment times d² is an integer too, and so exact.
+    """
     d, sum_x, sum_y = x.shape[1], x.sum(axis=1), y.sum(axis=1)
-    moment = lambda p, q: d * np.einsum("nd,nd->n", p, q)  # noqa: E731
+
+    def moment(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        return d * np.einsum("nd,nd->n", p, q)
+
     covariance = moment(x, y) - sum_x * sum_y
     scale = (moment(x, x) - sum_x**2) * (moment(y, y) - sum_y**2)
     r2 = np.minimum(1.0, covariance**2 / np.where(scale > 0, scale, 1.0))

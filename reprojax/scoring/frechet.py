@@ -1,4 +1,4 @@
-"""Fréchet distance between the features of two image sets: the guard against noise."""
+"""Fréchet distance between the features of two image sets, which tells noise from images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import scipy.linalg
 from reprojax.scoring.stats import Z95, jackknife_deviations
 
 MAX_DIMS = 64  # more would need more samples than a small study has
-FIT_ROWS = 4096  # training images that the projection is fitted to
+FIT_ROWS = 4096  # the number of training images that the projection is fitted to
 ROWS = 4096
 
 
@@ -20,8 +20,9 @@ class Projection:
     """Principal components of training features, the coordinates of the Fréchet distance.
 
     Attributes:
-        mean: float64 `[d]`.
-        basis: float64 `[d, k]`, orthonormal columns; None keeps all of d ≤ 64 dimensions.
+        mean: The mean of the features, float64 `[d]`.
+        basis: The components as orthonormal columns, float64 `[d, k]`; None keeps all of d ≤ 64
+            dimensions.
     """
 
     mean: np.ndarray
@@ -38,7 +39,7 @@ class Projection:
         if n >= d:
             return cls(mean, scipy.linalg.eigh(x.T @ x, subset_by_index=[d - k, d - 1])[1])
         _, vectors = scipy.linalg.eigh(x @ x.T, subset_by_index=[max(0, n - k), n - 1])
-        return cls(mean, np.linalg.qr(x.T @ vectors)[0])  # the same span from the smaller matrix
+        return cls(mean, np.linalg.qr(x.T @ vectors)[0])  # the same span from a smaller matrix
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Projects float32 `[n, d]` to float64 `[n, k]`."""
@@ -50,7 +51,7 @@ class Projection:
 
 
 class _Moments(NamedTuple):
-    """Mean `[k]` and covariance `[k, k]` of a set."""
+    """The mean `[k]` and covariance `[k, k]` of a set."""
 
     mean: np.ndarray
     cov: np.ndarray
@@ -61,14 +62,14 @@ def _moments(x: np.ndarray) -> _Moments:
 
 
 def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
-    """Squared Fréchet distance between Gaussians fitted to two sets (arXiv 1706.08500).
+    """Returns the squared Fréchet distance of Gaussians fitted to two sets (arXiv 1706.08500).
 
-    ‖μ_x − μ_y‖² + tr(Σ_x + Σ_y − 2 (Σ_x^½ Σ_y Σ_x^½)^½), by symmetric eigendecompositions, which
-    stay real where the covariances are singular.
+    It is ‖μ_x − μ_y‖² + tr(Σ_x + Σ_y − 2 (Σ_x^½ Σ_y Σ_x^½)^½), by symmetric eigendecompositions,
+    which stay real where the covariances are singular.
 
     Args:
-        x: float64 `[n, k]`, n at least 2.
-        y: float64 `[m, k]`, m at least 2.
+        x: One set, float64 `[n, k]`, n at least 2.
+        y: The other set, float64 `[m, k]`, m at least 2.
 
     Returns:
         The distance in squared feature units, at least 0.
@@ -85,35 +86,39 @@ def _distance(x: _Moments, y: _Moments) -> float:
 
 
 def frechet(samples: np.ndarray, heldout: np.ndarray) -> tuple[float, tuple[float, float]]:
-    """Fréchet distance of samples to held-out real images, with a 95 % interval.
+    """Returns the Fréchet distance of samples to held-out real images, with a 95 % interval.
 
-    The distance of a finite set has a bias that falls with its size; what it is compared with must
-    have the same number of samples. The interval covers the draw of the samples, by a
-    delete-a-group jackknife with 20 groups; the held-out set is taken as it is.
+    The distance of a finite set has a bias that falls with its size, so compare only sets of one
+    size. The interval covers the draw of the samples, by a delete-a-group jackknife with 20
+    groups, but not that of the held-out images.
 
     Args:
-        samples: float64 `[n, k]` projected features, n at least 3.
-        heldout: float64 `[m, k]` projected features of held-out images, m at least 2.
+        samples: The projected features of the samples, float64 `[n, k]`, n at least 3.
+        heldout: The projected features of held-out images, float64 `[m, k]`, m at least 2.
 
     Returns:
-        the distance and (low, high), low at least 0.
+        The distance and its interval (low, high), low at least 0.
     """
     value, deviations = frechet_deviations(samples, heldout)
     return value, frechet_interval(value, deviations)
 
 
 def frechet_interval(value: float, deviations: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of a distance with the jackknife's deviations, low at least 0."""
+    """Returns the 95 % interval of a distance from its jackknife deviations, low at least 0."""
     half = Z95 * float(np.linalg.norm(deviations))
     return max(0.0, value - half), value + half
 
 
 def frechet_deviations(samples: np.ndarray, heldout: np.ndarray) -> tuple[float, np.ndarray]:
-    """The distance of `frechet` with what each group of samples adds to its error, float64 `[g]`.
+    """Returns the distance of `frechet` and its jackknife deviations, float64 `[g]`.
 
-    Sets of samples that come from the same noises have comparable groups.
+    A deviation is the contribution of a group of samples to the error. Groups of different sets
+    are comparable if the sets come from the same noises.
     """
-    real = _moments(heldout)  # once: of the larger set, and the same in every group
+    real = _moments(heldout)  # once, since they are the same for every group
+
+    def distance(indices: np.ndarray) -> float:
+        return _distance(_moments(samples[indices]), real)
+
     value = _distance(_moments(samples), real)
-    without = lambda keep: _distance(_moments(samples[keep]), real)  # noqa: E731
-    return value, jackknife_deviations(without, len(samples))
+    return value, jackknife_deviations(distance, len(samples))

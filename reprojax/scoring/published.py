@@ -1,9 +1,9 @@
-"""Agreement that the paper reports between its models, to be set beside one's own.
+"""Scores that the paper reports for its models, to compare with one's own.
 
-arXiv 2310.05264, figure 6: models trained on CIFAR-10 and sampled from the same noises, each with
-its own sampler. RP there is the share with an SSCD similarity above .6, the MAE score that of
-images which differ by less than 15 grey levels of 255 on average. Its grid of capacity and number
-of training images is read off the curves by eye, to about .015.
+They are from figure 6 of arXiv 2310.05264: models trained on CIFAR-10 and sampled from the same
+noises, each with its own sampler. RP is the share of pairs with an SSCD similarity above .6, the
+MAE score the share that differs by less than 15 grey levels of 255 on average. The grid of network
+size and number of training images is read off the paper's curves by eye, to about .015.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from reprojax.errors import InputError, require_choice
 
 PAPER_MODELS = ("DDPMv4", "DDPMv6", "Multistagev1", "EDMv1", "UViT", "CT", "Progressivev1")
-# rows of the figure's upper triangle: row i holds the pairs of model i with those after it
+# The upper triangle of the figure: row i holds the pairs of model i with those after it.
 _RP = (
     (0.89, 0.86, 0.83, 0.81, 0.81, 0.88),
     (0.84, 0.83, 0.78, 0.80, 0.87),
@@ -34,42 +34,42 @@ _MAE = (
 
 
 class PublishedPair(NamedTuple):
-    """Two scores of one pair of models, each a share from 0 to 1."""
+    """The paper's two scores of a pair of models, each a share from 0 to 1."""
 
     rp: float
     mae: float
 
 
 def published_pair(a: str, b: str) -> PublishedPair:
-    """What the paper reports for two of its models, in either order.
+    """Returns the scores that the paper reports for two of its models, in either order.
 
     Args:
-        a: a name of `PAPER_MODELS`.
-        b: another one.
+        a: The name of a model, one of `PAPER_MODELS`.
+        b: The name of another one.
 
     Raises:
-        InputError: an unknown name, or the same one twice.
+        InputError: A name is unknown, or the two are the same.
     """
     for name in (a, b):
         require_choice("paper", name, PAPER_MODELS)
     if a == b:
-        raise InputError("paper", a, "two different models of the paper")
+        raise InputError("paper", a, "must be two different models of the paper")
     i, j = sorted(map(PAPER_MODELS.index, (a, b)))
     return PublishedPair(_RP[i][j - i - 1], _MAE[i][j - i - 1])
 
 
 @dataclass(frozen=True)
 class PublishedGrid:
-    """Curves over the number of training images, each a share from 0 to 1 per size.
+    """The paper's curves over the number of training images, with a share from 0 to 1 per size.
 
     Attributes:
-        source: where they are from.
-        sizes: training images, CIFAR-10, nested.
-        models: names of the networks, the smallest first.
-        params: their parameters.
-        rp: RP of two models by their places.
-        gl: GL of each model by its place.
-        theory: RP with the empirical optimum by the model's place.
+        source: The source of the curves.
+        sizes: The numbers of training images, nested subsets of CIFAR-10.
+        models: The names of the networks, the smallest first.
+        params: The number of parameters of each network.
+        rp: The RP of two models, by their indices in ``models``.
+        gl: The GL of each model, by its index.
+        theory: The RP of each model with the empirical optimum, by its index.
     """
 
     source: str

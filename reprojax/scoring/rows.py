@@ -1,4 +1,4 @@
-"""Rows of a set too large to hold: read a block at a time, addressed like an array."""
+"""Reads the rows of a set that does not fit into memory, a block at a time."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 
 class RowReader:
-    """An array `[n, ...]` whose rows are read when they are sliced.
+    """A stand-in for an array `[n, ...]` that reads its rows when they are sliced.
 
     Args:
-        n: number of rows.
-        row_shape: shape of one.
-        read: rows from ``start`` to ``stop``, as an array.
+        n: The number of rows.
+        row_shape: The shape of a row.
+        read: A function that returns the rows from ``start`` to ``stop`` as an array.
     """
 
     def __init__(self, n: int, row_shape: tuple[int, ...], read: Callable[[int, int], np.ndarray]):
@@ -28,7 +28,7 @@ class RowReader:
         return self._read(start, stop)
 
     def map(self, row_shape: tuple[int, ...], fn: Callable[[np.ndarray], np.ndarray]) -> RowReader:
-        """The same rows through ``fn``, block by block."""
+        """Returns a reader of the same rows that applies ``fn`` to each block."""
         return RowReader(len(self), row_shape, lambda start, stop: fn(self._read(start, stop)))
 
 
@@ -36,7 +36,7 @@ Rows = np.ndarray | RowReader
 
 
 def flat(rows: Rows) -> Rows:
-    """Each row as a vector: `[n, h, w, c]` to `[n, h*w*c]`."""
+    """Returns the rows `[n, h, w, c]` as vectors `[n, h*w*c]`."""
     if isinstance(rows, RowReader):
         d = int(np.prod(rows.shape[1:]))
         return rows.map((d,), lambda block: block.reshape(len(block), -1))

@@ -1,4 +1,4 @@
-"""Intervals for scores."""
+"""Statistics of scores and their intervals."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ Z95 = 1.959964  # the two-sided 95 % point of the normal distribution
 
 
 def wilson(successes: float, n: int, z: float = Z95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927): usable at 0 and at n.
+    """Returns Wilson's score interval of a proportion (Wilson 1927), usable at 0 and at n.
 
     Args:
-        successes: how many of ``n`` did, 0 to ``n``.
-        n: how many there were, at least 1.
-        z: normal quantile; the default gives 95 %.
+        successes: The number of successes, 0 to ``n``.
+        n: The number of trials, at least 1.
+        z: The normal quantile, by default that of 95 %.
 
     Returns:
-        (low, high), within [0, 1].
+        The interval (low, high), within [0, 1].
     """
     p, shrink = successes / n, 1 + z**2 / n
     center = (p + z**2 / (2 * n)) / shrink
     half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / shrink
-    # At the ends the interval touches 0 or 1; rounding must not let it miss them.
+    # At the ends the interval includes 0 or 1, which rounding must not exclude.
     low = 0.0 if successes <= 0 else max(0.0, center - half)
     return float(low), float(1.0 if successes >= n else min(1.0, center + half))
 
@@ -34,20 +34,20 @@ def wilson(successes: float, n: int, z: float = Z95) -> tuple[float, float]:
 def share_ratio(
     a: float, total_a: int, b: float, total_b: int, z: float = Z95
 ) -> tuple[float | None, tuple[float, float] | None]:
-    """Ratio of two independent proportions with its interval, normal in the logarithm.
+    """Returns the ratio of two independent proportions with an interval, normal in the logarithm.
 
-    The interval is Katz's with half a success added to each count (Walter 1975), usable at 0. Of
-    shares over the same noises, which rise and fall together, it is wider than it need be.
+    The interval is Katz's with half a success added to each count (Walter 1975), usable at 0. For
+    shares over the same noises, which vary together, it is wider than necessary.
 
     Args:
-        a: successes above the line.
-        total_a: of so many.
-        b: successes beneath it.
-        total_b: of so many.
-        z: normal quantile; the default gives 95 %.
+        a: The successes of the numerator.
+        total_a: The trials of the numerator.
+        b: The successes of the denominator.
+        total_b: The trials of the denominator.
+        z: The normal quantile, by default that of 95 %.
 
     Returns:
-        the ratio and (low, high); None for both where ``b`` is 0.
+        The ratio and its interval (low, high); None for both if ``b`` is 0.
     """
     if not b:
         return None, None
@@ -62,18 +62,18 @@ def share_ratio(
 def line_slope(
     x: np.ndarray, y: np.ndarray
 ) -> tuple[float, float, tuple[float, float] | None] | None:
-    """Slope and intercept of a least-squares line, the slope with a 95 % interval by Student's t.
+    """Fits a least-squares line, with a 95 % interval of the slope by Student's t.
 
-    The interval takes its width from the scatter about the line, so it holds all that moves the
-    points, not only the part that could be drawn again.
+    The width of the interval comes from the scatter of the points about the line, so it covers
+    every source of their variation.
 
     Args:
-        x: float `[n]`.
-        y: float `[n]`.
+        x: The positions, float `[n]`.
+        y: The values, float `[n]`.
 
     Returns:
-        slope, intercept and (low, high), which needs 3 points (else None); None with fewer than 2
-        different x.
+        The slope, the intercept and the slope's interval (low, high), which is None for fewer than
+        3 points. None if there are fewer than 2 different x.
     """
     if len(np.unique(x)) < 2:
         return None
@@ -82,72 +82,74 @@ def line_slope(
     intercept = float(np.mean(y) - slope * np.mean(x))
     if n < 3:
         return slope, intercept, None
-    rest = y - intercept - slope * x
-    error = np.sqrt(rest @ rest / (n - 2) / (dx @ dx))
+    residual = y - intercept - slope * x
+    error = np.sqrt(residual @ residual / (n - 2) / (dx @ dx))
     half = float(stdtrit(n - 2, 0.975) * error)
     return slope, intercept, (slope - half, slope + half)
 
 
 def mean_interval(values: np.ndarray, z: float = Z95) -> tuple[float, tuple[float, float]]:
-    """Mean of independent values with its normal interval.
+    """Returns the mean of independent values with its normal interval.
 
     Args:
-        values: float `[n]`, n at least 2.
-        z: normal quantile; the default gives 95 %.
+        values: The values, float `[n]`, n at least 2.
+        z: The normal quantile, by default that of 95 %.
 
     Returns:
-        the mean and (low, high) = mean ∓ z · s / sqrt(n), s with divisor n − 1.
+        The mean and (low, high) = mean ∓ z · s / sqrt(n), where s has the divisor n − 1.
 
     Raises:
-        InputError: there are fewer than 2 values.
+        InputError: There are fewer than 2 values.
     """
     if len(values) < 2:
-        raise InputError("values", f"{len(values)} of them", "at least 2 for an interval")
+        raise InputError("values", None, f"must be at least 2 for an interval, not {len(values)}")
     mean = float(np.mean(values, dtype=np.float64))
     half = float(z * np.std(values, ddof=1, dtype=np.float64) / np.sqrt(len(values)))
     return mean, (mean - half, mean + half)
 
 
 def median(values: np.ndarray) -> tuple[float, tuple[float, float]]:
-    """Median of independent values with a 95 % interval between two of them.
+    """Returns the median of independent values with a 95 % interval between two of them.
 
-    The j-th smallest and the j-th largest enclose the median with a probability of
-    1 − 2 P(Binomial(n, ½) < j), whatever the distribution; j is the largest for which that is at
-    least .95. Up to 5 values none is: the interval is then their range, which covers less.
+    The j-th smallest and the j-th largest value enclose the median with a probability of
+    1 − 2 P(Binomial(n, ½) < j), for any distribution; j is the largest for which that is at least
+    .95. For up to 5 values there is none, and the interval is their range, which covers less.
 
     Args:
-        values: float `[n]`, n at least 1.
+        values: The values, float `[n]`, n at least 1.
 
     Returns:
-        the median and (low, high), both of them values.
+        The median and (low, high), both of which are values.
 
     Raises:
-        InputError: there is no value.
+        InputError: There is no value.
     """
-    n, ordered = len(values), np.sort(values)
+    n, ascending = len(values), np.sort(values)
     if not n:
-        raise InputError("values", "none", "at least 1 to take the median of")
+        raise InputError("values", None, "must be at least 1 to take the median of")
     below = bdtr(np.arange(n), n, 0.5)  # P(Binomial <= k), ascending
     j = max(1, int(np.searchsorted(below, 0.025, side="right")))
-    return float(np.median(ordered)), (float(ordered[j - 1]), float(ordered[n - j]))
+    return float(np.median(ascending)), (float(ascending[j - 1]), float(ascending[n - j]))
 
 
 def jackknife_deviations(
     statistic: Callable[[np.ndarray], float], n: int, groups: int = 20
 ) -> np.ndarray:
-    """What each group of samples adds to the error of a statistic, by the delete-a-group jackknife.
+    """Returns the contribution of each group of samples to the error of a statistic.
 
-    Their length is the statistic's standard error; the inner product of those of two statistics on
-    the same samples is the covariance of the two.
+    This is the delete-a-group jackknife. The l2 norm of the contributions is the statistic's
+    standard error, and the inner product of those of two statistics on the same samples is the
+    covariance of the two.
 
     Args:
-        statistic: maps the indices kept, int64 `[m]`, to a number.
-        n: how many samples there are.
-        groups: how many groups to delete in turn, sample i in group i mod ``groups``; ``n`` if
-            that is less.
+        statistic: A function from the indices of the samples to keep, int64 `[m]`, to a number.
+        n: The number of samples.
+        groups: The number of groups to delete in turn, at most ``n``. Sample i is in group
+            i mod ``groups``.
 
     Returns:
-        float64 `[g]`: sqrt((g - 1) / g) · (θ_(j) − mean θ); empty with fewer than 2 samples.
+        The deviations sqrt((g - 1) / g) · (θ_(j) − mean θ), float64 `[g]`; empty for fewer than 2
+        samples.
     """
     groups = min(groups, n)
     if groups < 2:

@@ -1,4 +1,4 @@
-"""Many comparisons at a time: what they do on the host is numpy's, which threads can share."""
+"""Runs many comparisons at a time in threads; their host part is numpy, which releases the GIL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-MOST = 16  # threads: each holds the blocks of one comparison
+MAX_THREADS = 16  # each thread holds the blocks of one comparison in memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -16,17 +16,18 @@ Result = TypeVar("Result")
 
 @contextmanager
 def mapped(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Iterator[Result]]:
-    """Applies a function in as many threads as this process has cores.
+    """Applies a function to items in as many threads as this process has cores.
+
+    When the context ends, items that no thread has started are dropped.
 
     Args:
-        function: of one item; safe beside itself.
-        items: all are taken at once.
+        function: A thread-safe function of one item.
+        items: The items, which are read at once.
 
     Yields:
-        The results in the order of the items, each as soon as it and those before it are there. On
-        leaving, what has not begun never begins.
+        An iterator of the results, in the order of the items and as soon as they are ready.
     """
-    pool = ThreadPoolExecutor(min(MOST, _cores()))
+    pool = ThreadPoolExecutor(min(MAX_THREADS, _cores()))
     try:
         yield pool.map(function, items)
     finally:
@@ -34,7 +35,7 @@ def mapped(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterato
 
 
 def _cores() -> int:
-    """Of this process, which may be kept to some of the machine's."""
+    """Returns the number of cores that this process may use, which can be fewer than there are."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

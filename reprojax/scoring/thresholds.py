@@ -1,6 +1,6 @@
-"""The thresholds of cosine: fixed where the paper fixed them, else calibrated on real images.
+"""Calibrates thresholds of the cosine on real images, for descriptors without a published one.
 
-A calibrated threshold has six decimals, so that the recorded number is the number used.
+A calibrated threshold has six decimals, so that the number on record is exactly the one in use.
 """
 
 from __future__ import annotations
@@ -12,68 +12,75 @@ import numpy as np
 from reprojax.errors import InputError
 from reprojax.scoring.similarity import max_cosine
 
-PAPER_TAU = 0.6  # for SSCD, and for features that are given (arXiv 2310.05264)
+PAPER_TAU = 0.6  # for SSCD, and for features from a file (arXiv 2310.05264)
 RP_RATE = 1e-3
 GL_TARGET = 0.95
-MAX_IMAGES = 2048  # whose pairs (2,096,128) resolve a rate of 1e-3 well
+MAX_IMAGES = 2048  # images to calibrate on; their 2,096,128 pairs resolve a rate of 1e-3 well
 
 
 def calibrate_rp(train_features: np.ndarray, rate: float = RP_RATE) -> float:
-    """The cosine that a random pair of distinct training images exceeds with probability ``rate``.
+    """Returns the cosine that a random pair of training images exceeds with probability ``rate``.
+
+    It takes all pairs of the first 2,048 images and no random number.
 
     Args:
-        train_features: float32 `[n, d]` unit rows of the study's largest training set; all pairs of
-            its first 2,048 images are taken, and no random number.
-        rate: the probability. With M pairs, exactly floor(rate · M) of them lie above the
-            threshold, barring ties.
+        train_features: The unit feature rows of the study's largest training set, float32
+            `[n, d]`.
+        rate: The probability. Of M pairs, exactly floor(rate · M) lie above the threshold, barring
+            ties.
 
     Returns:
-        τ with six decimals.
+        The threshold τ with six decimals.
 
     Raises:
-        InputError: there are fewer than 2 images.
+        InputError: There are fewer than 2 images.
     """
     x = train_features[:MAX_IMAGES].astype(np.float64)
     if len(x) < 2:
-        raise InputError("train", f"{len(x)} images", "at least 2 to calibrate a threshold on")
-    return _exceeded_by((x @ x.T)[np.triu_indices(len(x), k=1)], rate)
+        requirement = f"must have at least 2 images to calibrate a threshold on, not {len(x)}"
+        raise InputError("train", None, requirement)
+    return _upper_quantile((x @ x.T)[np.triu_indices(len(x), k=1)], rate)
 
 
 def calibrate_gl(
     heldout_features: np.ndarray | None, train_features: np.ndarray, target: float = GL_TARGET
 ) -> float:
-    """The threshold at which real images that were not trained on score GL ``target``.
+    """Returns the threshold at which held-out real images have the GL ``target``.
 
-    One threshold serves a whole study: with one per pair, chance neighbours alone would make GL
-    fall as the training set grows.
+    One threshold serves a whole study: with one per training set, chance neighbours alone would
+    make GL fall as the training set grows.
 
     Args:
-        heldout_features: float32 `[m, d]` unit rows of held-out images. None, or no rows, falls
-            back to leave-one-out: the first 2,048 training images, each against all the others.
-        train_features: float32 `[n, d]` unit rows of the study's largest training set.
-        target: the GL to reach; floor((1 − target) · m) of the images are above the threshold.
+        heldout_features: The unit feature rows of held-out images, float32 `[m, d]`. None, or no
+            rows, calibrates by leave-one-out: the first 2,048 training images, each against all
+            others.
+        train_features: The unit feature rows of the study's largest training set, float32
+            `[n, d]`.
+        target: The GL to reach. floor((1 − target) · m) of the images lie above the threshold.
 
     Returns:
-        τ with six decimals.
+        The threshold τ with six decimals.
 
     Raises:
-        InputError: there is nothing to compare.
+        InputError: There are too few images to compare.
     """
     leave_one_out = heldout_features is None or not len(heldout_features)
-    if len(train_features) < (2 if leave_one_out else 1):
-        raise InputError("train", f"{len(train_features)} images", "enough to calibrate GL on")
+    least = 2 if leave_one_out else 1
+    if len(train_features) < least:
+        requirement = f"must have {least} or more images to calibrate on, not {len(train_features)}"
+        raise InputError("train", None, requirement)
     queries = train_features[:MAX_IMAGES] if leave_one_out else heldout_features
     nearest, _ = max_cosine(queries, train_features, exclude_self=leave_one_out)
-    return _exceeded_by(nearest, 1 - target)
+    return _upper_quantile(nearest, 1 - target)
 
 
-def _exceeded_by(values: np.ndarray, rate: float) -> float:
-    """A number with six decimals that floor(rate · n) of ``values`` `[n]` lie strictly above."""
+def _upper_quantile(values: np.ndarray, rate: float) -> float:
+    """Returns a number of six decimals that floor(rate · n) of ``values`` `[n]` strictly exceed."""
     values = np.sort(values)
     above = math.floor(rate * len(values) + 1e-9)  # (1 - .95) * 100 must not become 4.999…
     low = values[-above - 1]
     middle = round(float(low + values[-above]) / 2, 6) if above else low
     if above and low < middle < values[-above]:
         return middle
-    # Nothing or a tie lies above: round up, by more than the rounding of a float32 threshold.
+    # Nothing lies above, or there is a tie: round up by more than the rounding of a float32 number.
     return math.ceil((float(low) + 1e-7) * 1e6) / 1e6

@@ -1,4 +1,4 @@
-"""How near a model's pairing of noises and images is to the optimal transport of the two sets."""
+"""Compares a model's pairing of noises and images with the optimal transport of the two sets."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from reprojax.errors import InputError
 from reprojax.scoring.rows import flat
 
 MAX_POINTS = 2000  # the assignment is cubic in the number of points at worst
-ROUNDING = 1e-12  # relative to the mean |z·x|: pairings that differ by less cost the same
+ROUNDING = 1e-12  # pairings cost the same if they differ by less, relative to the mean |z·x|
 
 
 @dataclass(frozen=True)
 class Transport:
-    """Costs of pairings of the same noises and images; the cost of one pair is |z − x|² / d.
+    """Costs of pairings of the same noises and images, where a pair costs |z − x|² / d.
 
     Attributes:
-        cost: mean over the model's own pairs.
-        optimal: mean over the pairs of the optimal assignment, the least that there is.
-        random: mean over all pairings, i.e. over all n² pairs.
-        recovered: (random − cost) / (random − optimal), at most 1: 1 where the model pairs as
-            optimal transport does, 0 where it pairs at random; 1 where all pairings cost the same.
-        matched: share of the noises whose image in the optimal assignment is their own, 0 to 1.
-        n: number of pairs. Fewer points are easier to pair well: compare at one n.
+        cost: The mean over the model's own pairs.
+        optimal: The mean over the pairs of the optimal assignment, the smallest possible one.
+        random: The mean over all n² pairs, the expectation of a random pairing.
+        recovered: The share (random − cost) / (random − optimal), at most 1. It is 1 if the model
+            pairs as optimal transport does, 0 if it pairs at random, and 1 if all pairings cost
+            the same.
+        matched: The share of noises that the optimal assignment pairs with the same image, 0 to 1.
+        n: The number of pairs. Fewer points are easier to pair well, so compare at the same n.
     """
 
     cost: float
@@ -40,22 +41,23 @@ class Transport:
 def transport(z: np.ndarray, x: np.ndarray) -> Transport:
     """Compares a model's noise-to-image map with the optimal transport of the same two sets.
 
-    Whether the map of a diffusion model is that of optimal transport was asked by arXiv 2202.07477.
+    The question whether a diffusion model's map is the optimal one is from arXiv 2202.07477.
     Σ|z|² + Σ|x|² is the same for all pairings, so the optimal one has the largest Σ z·x.
 
     Args:
-        z: float32 `[n, ...]` unit noises, n at least 2; the first 2,000 (`MAX_POINTS`) are used.
-        x: uint8 `[n, ...]`, the image of each noise; mapped to [−1, 1].
+        z: The noises, unit normal float32 `[n, ...]`, n at least 2. Only the first 2,000
+            (`MAX_POINTS`) count.
+        x: The image of each noise, uint8 `[n, ...]`, which is mapped to [−1, 1].
 
     Returns:
-        The costs in squared data units per dimension.
+        The costs, in squared data units per dimension.
 
     Raises:
-        InputError: the two sets differ in shape, or are too small.
+        InputError: The two sets differ in shape, or are too small.
     """
     if z.shape != x.shape or len(z) < 2:
-        allowed = "noises and images of one shape, at least 2 of each"
-        raise InputError("samples", f"{z.shape} against {x.shape}", allowed)
+        requirement = "must be noises and images of one shape, at least 2 of each"
+        raise InputError("samples", None, f"{requirement}, not {z.shape} and {x.shape}")
     noises = flat(z[:MAX_POINTS]).astype(np.float64)
     images = flat(to_float(x[:MAX_POINTS])).astype(np.float64)
     n, d = noises.shape

@@ -1,1 +1,1 @@
-"""Train state, step, loop, checkpoints, exported weights."""
+"""Training: the state and step, the loop, checkpoints and exported weights."""

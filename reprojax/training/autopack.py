@@ -1,4 +1,4 @@
-"""Whether to train models of equal shape in one program: measured, and never the slower way."""
+"""Decides whether to train models of equal shape in one program, by measuring both ways."""
 
 from __future__ import annotations
 
@@ -21,26 +21,27 @@ from reprojax.training.packed import (
 )
 from reprojax.training.step import StepSpec, train_step
 
-GAIN = 0.05  # what packing must save at least: less may be noise of the measurement
-# Of the time that training takes one after another, what measuring may cost: packing seldom pays on
-# a CPU, and on a GPU small networks train in a third to a tenth of the time (results/packing).
+GAIN = 0.05  # the share of time that packing must save; less may be noise of the measurement
+# The share of the time of training one after another that the measurement may cost. Packing seldom
+# pays on a CPU; on a GPU small networks train in a third to a tenth of the time (results/packing).
 SHARE_ON_CPU = 0.05
 SHARE = 0.25
-LEAST_COMPILE = 5.0  # seconds; the program alone may come from a cache, the packed one does not
+# Seconds to assume for compiling the packed program: that of one model may come from a cache.
+LEAST_COMPILE = 5.0
 REPEATS = 5
-LEAST_SECONDS = 0.02  # of one timing, so that the clock and the calls do not matter
+LEAST_SECONDS = 0.02  # seconds of one timing, so that the clock and the calls do not matter
 
 StepFn = Callable[[], jax.Array]
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of a step of one model, medians without compilation.
+    """The seconds that a step of one model takes both ways, medians without compilation.
 
     Args:
-        k: models in the pack.
-        alone: trained one after another.
-        packed: trained in one program, the program's step divided by k.
+        k: The number of models in the pack.
+        alone: Seconds per step of a model when models are trained one after another.
+        packed: Seconds per step of a model in one program: the program's step divided by k.
     """
 
     k: int
@@ -49,20 +50,20 @@ class Timing:
 
     @property
     def pays(self) -> bool:
-        """Whether packing is quicker by more than `GAIN`."""
+        """Whether packing saves more than the share `GAIN` of the time."""
         return self.packed < (1.0 - GAIN) * self.alone
 
 
 class Trial:
-    """Models with made-up images that are stepped alone or packed, to be timed.
+    """Models with random images that take steps alone or packed, to be timed.
 
-    It has states of its own, so that no run is touched.
+    They have states of their own, so that the measurement touches no run.
 
     Args:
-        spec: of each model.
-        image_shape: (h, w, c).
-        k: models in the pack.
-        teacher: whether each starts as a teacher (and distils it, where the loss does).
+        spec: The spec that all models share.
+        image_shape: The shape (h, w, c) of the images.
+        k: The number of models in the pack.
+        teacher: Whether each model starts from a teacher, and distils it if its loss does.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Trial:
         return self.spec.adopt(state, state.params) if self._teacher else state
 
     def alone(self) -> StepFn:
-        """A function that steps one model once, and gives what to wait for."""
+        """Returns a function that takes a step of one model and returns an array to wait for."""
         state, root = self._init(0), self._roots[0]
         first = jax.tree.map(lambda a: a[0], self._data)
         images, labels = jax.device_put(first, batch_sharding(self.spec.mesh))
@@ -94,7 +95,7 @@ class Trial:
         return step
 
     def packed(self) -> StepFn:
-        """A function that steps all k models once, and gives what to wait for."""
+        """Returns a function that takes a step of all k models and returns an array to wait for."""
         spec = packed_spec(self.spec, self.k)
         state = stack_states([self._init(i) for i in range(self.k)], spec)
         images, labels = jax.device_put(self._data, stacked_batch_sharding(spec))
@@ -109,42 +110,49 @@ class Trial:
 
 
 def seconds_of(step: StepFn, count: int = 1) -> float:
-    """Seconds of so many steps. As in training, none waits for the one before it."""
+    """Returns the seconds of ``count`` steps, of which none waits for another, as in training."""
     start = time.perf_counter()
     for _ in range(count):
-        done = step()
-    jax.block_until_ready(done)
+        output = step()
+    jax.block_until_ready(output)
     return time.perf_counter() - start
 
 
 def time_steps(alone: StepFn, packed: StepFn, k: int, repeats: int = REPEATS) -> Timing:
-    """Times both ways in turn, so that what else the machine does falls on both; both compiled."""
+    """Times both ways in turn, so that other load of the machine falls on both.
+
+    Args:
+        alone: A compiled step of one model.
+        packed: A compiled step of all models.
+        k: The number of models.
+        repeats: The number of timings of each.
+    """
     seconds: dict[StepFn, list[float]] = {alone: [], packed: []}
     counts = {step: max(2, round(LEAST_SECONDS / max(seconds_of(step), 1e-6))) for step in seconds}
     for _ in range(repeats):
-        for step, found in seconds.items():
-            found.append(seconds_of(step, counts[step]) / counts[step])
+        for step, times in seconds.items():
+            times.append(seconds_of(step, counts[step]) / counts[step])
     return Timing(k, statistics.median(seconds[alone]), statistics.median(seconds[packed]) / k)
 
 
 def worth_measuring(
     k: int, steps: int, alone: float, compiling: float, platform: str = "cpu"
 ) -> bool:
-    """Whether compiling the packed program costs little of the training it might shorten.
+    """Returns True if compiling the packed program costs little of the training it may shorten.
 
     Args:
-        k: models.
-        steps: that each still has to take.
-        alone: seconds of one step of one model.
-        compiling: seconds that the program of one model took to compile.
-        platform: of the devices, as JAX names it.
+        k: The number of models.
+        steps: The steps that each model still has to take.
+        alone: The seconds of one step of one model.
+        compiling: The seconds that the program of one model took to compile.
+        platform: JAX's name for the platform of the devices.
     """
     share = SHARE_ON_CPU if platform == "cpu" else SHARE
     return max(2.0 * compiling, LEAST_COMPILE) <= share * k * steps * alone
 
 
 def _timing(trial: Trial, alone: StepFn) -> Timing | None:
-    """Compiles the packed program and times it; None where it does not fit into memory."""
+    """Compiles the packed program and times it; returns None if it does not fit into memory."""
     try:
         packed = trial.packed()
         seconds_of(packed)
@@ -164,21 +172,21 @@ def choose_pack(
     teacher: bool = False,
     log: Callable[[str], None] = print,
 ) -> int:
-    """How many of ``k`` models of equal shape to train in one program; says what it measured.
+    """Chooses how many of ``k`` models of equal shape to train in one program, and logs why.
 
-    A short training is not worth the compilation and is not measured. Where the pack does not fit
-    into memory, half of it is tried.
+    A training too short to be worth the compilation is not measured. A pack that does not fit into
+    memory is halved.
 
     Args:
-        spec: of each model.
-        image_shape: (h, w, c).
-        k: models that could be packed.
-        steps: that each has to take.
-        teacher: whether each starts as a teacher.
-        log: takes lines for the user.
+        spec: The spec that all models share.
+        image_shape: The shape (h, w, c) of the images.
+        k: The number of models that could be packed.
+        steps: The steps that each model has to take.
+        teacher: Whether each model starts from a teacher.
+        log: A function that takes a line for the user.
 
     Returns:
-        At most ``k``; 1 for one after another.
+        The number of models in a pack, at most ``k``; 1 for one after another.
     """
     if k < 2:
         return 1
@@ -195,7 +203,6 @@ def choose_pack(
     if timing is None:
         log(f"pack: {k} models do not fit into the memory of the device at once")
         return choose_pack(spec, image_shape, k // 2, steps, teacher=teacher, log=log)
-    chosen = k if timing.pays else 1
     ways = f"{k} packed {1e3 * timing.packed:.2f} ms, one after another {1e3 * timing.alone:.2f} ms"
     log(f"pack: {ways} per step of a model; chosen: {'packed' if timing.pays else 'one by one'}")
-    return chosen
+    return k if timing.pays else 1

@@ -1,4 +1,4 @@
-"""Orbax checkpoints of a run: asynchronous, atomic, the newest few kept."""
+"""Saves and restores a run's Orbax checkpoints: asynchronous, atomic, only the newest few."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-FOLDER = "checkpoints"  # of a run
+FOLDER = "checkpoints"  # in a run's directory
 
 
 def newest_step(directory: Path) -> int:
-    """Step of the newest whole checkpoint of a run, 0 where there is none; nothing is opened."""
+    """Returns the step of the newest whole checkpoint of a run, or 0, without opening any."""
     return max(ocp.utils.checkpoint_steps(directory), default=0) if directory.exists() else 0
 
 
 class Checkpoints:
-    """The checkpoint folder of one run; a context manager that waits for pending saves.
+    """The checkpoint folder of one run, a context manager that waits for pending saves.
 
     Args:
-        directory: of this run alone.
-        keep: how many are kept.
+        directory: The folder, which no other run uses.
+        keep: The number of newest checkpoints to keep.
     """
 
     def __init__(self, directory: Path, keep: int):
@@ -37,11 +37,11 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """Step of the newest whole checkpoint, or None."""
+        """The step of the newest whole checkpoint, or None."""
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any, meta: dict) -> None:
-        """Starts a save (copies the state first); raises what an earlier save failed with."""
+        """Copies the state and starts to save it; raises the error of an earlier save, if any."""
         self._manager.check_for_errors()
         if step in self._manager.all_steps():
             return
@@ -55,6 +55,6 @@ class Checkpoints:
         return self._manager.restore(step, args=args)["state"]
 
     def wait(self) -> None:
-        """Waits for pending saves and raises what they failed with."""
+        """Waits for pending saves and raises their error, if any."""
         self._manager.wait_until_finished()
         self._manager.check_for_errors()

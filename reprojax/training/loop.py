@@ -1,4 +1,4 @@
-"""The training loop: deterministic batches, metrics, checkpoints, exact resume."""
+"""Trains a run with deterministic batches, metrics, checkpoints and exact resume."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ from reprojax.training.spec import LoopSpec
 from reprojax.training.step import StepSpec, TrainState, denoising_losses, train_step
 from reprojax.training.weights import to_host
 
-EVAL_SIGMAS = np.geomspace(0.02, 20.0, 10)  # bins of the loss per noise level, data units
+EVAL_SIGMAS = np.geomspace(0.02, 20.0, 10)  # noise levels of an evaluation, in data units
 OnStep = Callable[[int, int], None]
 
 
 @dataclass
 class Run:
-    """One training run.
+    """A description of one training run.
 
     Args:
-        name: for messages.
-        spec: the static side of its step.
-        loop: how it is watched and saved.
-        seed: of initialisation, batches and noise.
-        train: images to train on.
-        heldout: images to evaluate on beside them, or None.
-        directory: where checkpoints and metrics.jsonl go.
-        conditional: whether labels are fed to the network.
-        teacher_params: of a trained network of the same module that this one starts from (and
-            distils, where its loss does), or None.
+        name: The name of the run, for messages.
+        spec: The static part of its train step.
+        loop: The intervals of logs, evaluations and checkpoints.
+        seed: The seed of initialisation, batches and noise.
+        train: The images to train on.
+        heldout: Images to evaluate on as well, or None.
+        directory: The folder for checkpoints and metrics.jsonl.
+        conditional: Whether the network takes labels.
+        teacher_params: The parameters of a network of the same module that this one starts from,
+            and distils if its loss does, or None.
     """
 
     name: str
@@ -66,17 +66,15 @@ class Run:
 
 
 def check_devices(batch_size: int, devices: int, accumulate: int = 1) -> None:
-    """Raises InputError unless each device gets an equal share of each micro-batch."""
+    """Raises InputError unless each micro-batch divides over the devices."""
     if (batch_size // accumulate) % devices:
-        raise InputError(
-            "training.batch_size",
-            batch_size,
-            f"batch_size / accumulate must be a multiple of the {devices} devices",
-        )
+        times = f" times accumulate = {accumulate}" if accumulate > 1 else ""
+        requirement = f"must be a multiple of the {devices} devices{times}"
+        raise InputError("training.batch_size", batch_size, requirement)
 
 
 def overview(params: Any) -> str:
-    """A table of the parameters: names, shapes, sizes, and their total."""
+    """Returns a table of the parameters: names, shapes, sizes, and their total."""
     return parameter_overview.get_parameter_overview(params, include_stats=False)
 
 
@@ -90,19 +88,19 @@ def train(
     """Trains from the newest checkpoint (or from the start) to the last step.
 
     Args:
-        run: what to train.
-        stop: asked after every step, and before each save.
-        on_step: called with (steps done, steps in all).
-        log: takes lines for the user.
+        run: The run to train.
+        stop: The request to stop, checked after every step and before each save.
+        on_step: A function called with the steps taken and the total.
+        log: A function that takes a line for the user.
 
     Returns:
         The EMA parameters as numpy arrays.
 
     Raises:
-        DivergedError: a loss or gradient is not finite; the last good checkpoint is kept.
-        InterruptedRunError: a stop was asked for; the state is saved.
-        LostClaimError: another worker trains it now; nothing more is saved.
-        InputError: the batch does not divide over the devices.
+        DivergedError: A loss or gradient is not finite; the last good checkpoint is kept.
+        InterruptedRunError: A stop was requested; the state is saved.
+        LostClaimError: Another worker trains the run now; nothing more is saved.
+        InputError: The batch does not divide over the devices.
     """
     with Session(run, stop, log) as session:
         train_alone(session, on_step)
@@ -110,60 +108,61 @@ def train(
 
 
 class Session:
-    """One run under way: its state from the newest checkpoint on, and what it writes.
+    """The progress of one run: its state and the files that it writes.
 
-    A context manager that closes its files. `train` has one; a pack has one for each of its models,
-    so that a run leaves the same artefacts either way and can go on either way.
+    It is a context manager that restores the newest checkpoint and closes the files at the end.
+    `train` uses one; a pack uses one for each of its models, so that a run writes the same files
+    and can resume either way.
 
     Args:
-        run: what is trained.
-        stop: asked before each save.
-        log: takes lines for the user.
+        run: The run to train.
+        stop: The request to stop, checked before each save.
+        log: A function that takes a line for the user.
 
     Attributes:
-        run: the same.
-        stop: the same.
-        root: its root key.
-        done: steps that have been taken.
-        state: the train state after them, laid out on the run's own mesh; None before the session
-            is entered and while a pack holds it.
+        run: The run to train.
+        stop: The request to stop.
+        root: The run's root key.
+        step: The number of steps taken.
+        state: The train state after these steps, on the run's own mesh; None before the session
+            is entered and while a pack holds the state.
 
     Raises:
-        InputError: the batch does not divide over the devices.
+        InputError: The batch does not divide over the devices.
     """
 
     def __init__(self, run: Run, stop: StopRequest, log: Callable[[str], None] = print):
         training, mesh = run.spec.training, run.spec.mesh
         check_devices(training.batch_size, batch_devices(mesh), training.accumulate)
         self.run, self.stop, self.root = run, stop, root_key(run.seed)
-        self.done, self.state = 0, None
+        self.step, self.state = 0, None
         self._snapshots = set(snapshot_steps(training.steps, run.loop.snapshots))
         self._log = log
 
     def __enter__(self) -> Session:
         run = self.run
-        with ExitStack() as opened:
+        with ExitStack() as stack:
             checkpoints = Checkpoints(run.directory / CHECKPOINTS, run.loop.keep)
-            self._checkpoints = opened.enter_context(checkpoints)
-            self.done = agree(self._checkpoints.latest or 0)
+            self._checkpoints = stack.enter_context(checkpoints)
+            self.step = agree(self._checkpoints.latest or 0)
             self.state = self._first_state()
-            self._metrics = MetricsFile(run.directory / "metrics.jsonl", self.done)
-            opened.callback(self._metrics.close)
-            self._watch = _Watch(run, self._metrics, self.done)
-            self._opened = opened.pop_all()
+            self._metrics = MetricsFile(run.directory / "metrics.jsonl", self.step)
+            stack.callback(self._metrics.close)
+            self._buffer = _MetricsBuffer(run, self._metrics, self.step)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exc) -> None:
-        self._opened.__exit__(*exc)
+        self._stack.__exit__(*exc)
 
     def _first_state(self) -> TrainState:
         run = self.run
         state = run.spec.init(run.train.shape, self.root)
         if run.teacher_params is not None:
             state = run.spec.adopt(state, run.teacher_params)
-        if self.done:
-            state = self._checkpoints.restore(self.done, state)
-            self._log(f"{run.name}: resumed at step {self.done}")
+        if self.step:
+            state = self._checkpoints.restore(self.step, state)
+            self._log(f"{run.name}: resumed at step {self.step}")
         else:
             table = run.directory / "parameters.txt"
             write_bytes(table, (overview(state.params) + "\n").encode())
@@ -172,8 +171,8 @@ class Session:
 
     @property
     def finished(self) -> bool:
-        """Whether the last step was taken."""
-        return self.done >= self.run.spec.training.steps
+        """Whether the run has taken its last step."""
+        return self.step >= self.run.spec.training.steps
 
     def after_step(
         self,
@@ -183,82 +182,83 @@ class Session:
         stopping: bool,
         row: int | None = None,
     ) -> None:
-        """Notes a step, and logs, evaluates and saves where that is due.
+        """Counts a step, and logs, evaluates and saves at the intervals of `LoopSpec`.
 
         Args:
-            values: of the step, still on the device.
-            state_fn: gives the state after the step; called only where it is needed.
-            stopping: whether a stop was asked for: the state is saved.
-            row: which entry of ``values`` is this run's, or None where all is.
+            values: The step's metrics, still on the device.
+            state_fn: A function that returns the state after the step. It is called only where
+                the state is needed.
+            stopping: Whether a stop was requested, so that the state must be saved.
+            row: The index of this run in ``values``, or None if all of it is this run's.
 
         Raises:
-            DivergedError: a loss or gradient is not finite; nothing of it was saved.
+            DivergedError: A loss or gradient is not finite; no state after it was saved.
         """
         run, loop, last = self.run, self.run.loop, self.run.spec.training.steps
-        self.done = done = self.done + 1
-        self._watch.add(done, values, row)
-        due = done % loop.checkpoint_every == 0 or done == last or stopping
-        evaluating = done % loop.eval_every == 0 or done == last
-        keeping = done in self._snapshots
-        if due or evaluating or keeping or done % loop.log_every == 0:
-            self._watch.flush()  # first: what is not finite is neither saved nor evaluated
-        evaluating = evaluating and not run.spec.objective.flow_map
-        if not (due or evaluating or keeping):
+        self.step = step = self.step + 1
+        self._buffer.add(step, values, row)
+        checkpoint = step % loop.checkpoint_every == 0 or step == last or stopping
+        evaluation = step % loop.eval_every == 0 or step == last
+        snapshot = step in self._snapshots
+        if checkpoint or evaluation or snapshot or step % loop.log_every == 0:
+            self._buffer.flush()  # first, as it raises before a diverged state is saved
+        evaluation = evaluation and not run.spec.objective.flow_map
+        if not (checkpoint or evaluation or snapshot):
             return
         state = state_fn()
-        if evaluating:
-            self._metrics.write(step=done, **evaluate(run, state, self.root))
-        if due or keeping:
+        if evaluation:
+            self._metrics.write(step=step, **evaluate(run, state, self.root))
+        if checkpoint or snapshot:
             self.stop.require_claim()
-        if keeping:
-            write_snapshot(run.directory, done, state.ema_params)
-        if due:
-            self._checkpoints.save(done, state, {"seed": run.seed, "steps": last})
+        if snapshot:
+            write_snapshot(run.directory, step, state.ema_params)
+        if checkpoint:
+            self._checkpoints.save(step, state, {"seed": run.seed, "steps": last})
 
 
 def train_alone(session: Session, on_step: OnStep | None = None) -> None:
-    """Takes the steps that a session still lacks, one jitted step per call; see `train`."""
+    """Takes the remaining steps of a session, one jitted call per step; see `train`."""
     run, stop, last = session.run, session.stop, session.run.spec.training.steps
-    for images, labels in _batches(run, session.done):
+    for images, labels in _batches(run, session.step):
         state, values = train_step(session.state, images, labels, session.root, spec=run.spec)
         session.state = state
         stop.look()
-        # Read once: what asks to stop later is saved a step later.
-        stopping = stop.at_step(session.done + 1)
+        # Read once: a later request saves the state a step later.
+        stopping = stop.at_step(session.step + 1)
         session.after_step(values, lambda: session.state, stopping=stopping)
         if on_step:
-            on_step(session.done, last)
+            on_step(session.step, last)
         if stopping and not session.finished:
-            stop.check(f"in training {run.name} at step {session.done} of {last}")
+            stop.check(f"in training {run.name} at step {session.step} of {last}")
 
 
-def schedule_of(run: Run) -> BatchSchedule:
-    """Which images each step of a run sees."""
+def batch_schedule(run: Run) -> BatchSchedule:
+    """Returns the schedule of the images that each step of a run trains on."""
     return BatchSchedule(len(run.train), run.spec.training.batch_size, run.seed)
 
 
 def read_batch(
     run: Run, schedule: BatchSchedule, step: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Images uint8 `[batch, h, w, c]` and labels int32 `[batch]` (or None) of a step."""
+    """Returns a step's images, uint8 `[batch, h, w, c]`, and labels, int32 `[batch]` or None."""
     positions = schedule.indices(step)
     return run.train.take(positions), run.train.labels[positions] if run.conditional else None
 
 
 def read_ahead(read: Callable[[int], Any], first: int, last: int) -> Iterator[Any]:
-    """read(first) to read(last - 1), each read in a thread while the one before it is used."""
+    """Yields read(first) to read(last - 1); a thread reads one while the caller uses another."""
     with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(read, first)
+        future = pool.submit(read, first)
         for step in range(first, last):
-            got = ahead.result()
+            batch = future.result()
             if step + 1 < last:
-                ahead = pool.submit(read, step + 1)
-            yield got
+                future = pool.submit(read, step + 1)
+            yield batch
 
 
 def _batches(run: Run, first: int) -> Iterator[tuple[jax.Array, jax.Array | None]]:
-    """Batches of the steps from ``first`` on, on the devices."""
-    schedule, sharding = schedule_of(run), batch_sharding(run.spec.mesh)
+    """Yields the batches of the steps from ``first`` on, on the devices."""
+    schedule, sharding = batch_schedule(run), batch_sharding(run.spec.mesh)
 
     def read(step: int):
         positions = schedule.indices(step)
@@ -271,10 +271,10 @@ def _batches(run: Run, first: int) -> Iterator[tuple[jax.Array, jax.Array | None
 
 
 def evaluate(run: Run, state: TrainState, root: jax.Array) -> dict[str, Any]:
-    """Denoising loss of the EMA network per noise level, on training and on held-out images.
+    """Returns the EMA network's denoising loss per noise level, on training and held-out images.
 
-    Both are means over equally many images with the same noises; where there are fewer training
-    images they are taken again, each time with another noise.
+    Both are means over equally many images with the same noises. If there are fewer training
+    images, they are repeated, each time with another noise.
     """
     denoise = NetworkDenoiser(state.ema_params, run.spec.module, run.spec.precondition)
     sigmas = jnp.asarray(EVAL_SIGMAS, jnp.float32)
@@ -284,22 +284,22 @@ def evaluate(run: Run, state: TrainState, root: jax.Array) -> dict[str, Any]:
     def losses(subset: Subset | None) -> list[float] | None:
         if subset is None:
             return None
-        chosen = subset.cycle(count)
-        labels = jnp.asarray(subset.labels[chosen]) if run.conditional else None
-        values = denoising_losses(denoise, subset.take(chosen), labels, sigmas, key)
+        positions = subset.cycle(count)
+        labels = jnp.asarray(subset.labels[positions]) if run.conditional else None
+        values = denoising_losses(denoise, subset.take(positions), labels, sigmas, key)
         return [float(f"{v:.6g}") for v in fetch(values)]
 
     levels = [float(f"{s:.6g}") for s in EVAL_SIGMAS]
     return {"sigma": levels, "loss_train": losses(run.train), "loss_heldout": losses(run.heldout)}
 
 
-class _Watch:
-    """Holds the values of the last steps on the device; fetches, checks and writes them at once."""
+class _MetricsBuffer:
+    """A buffer that keeps the metrics of the last steps on the device until they are written."""
 
     def __init__(self, run: Run, metrics: MetricsFile, first: int):
         self._run, self._metrics = run, metrics
         self._pending: list[tuple[int, dict, int | None]] = []
-        self._since, self._from = time.perf_counter(), first
+        self._last_time, self._last_step = time.perf_counter(), first
 
     def add(self, step: int, values: dict[str, jax.Array], row: int | None) -> None:
         self._pending.append((step, values, row))
@@ -308,11 +308,11 @@ class _Watch:
         if not self._pending:
             return
         steps = [step for step, _, _ in self._pending]
-        fetched = fetch([values for _, values, _ in self._pending])
-        own = [row for _, _, row in self._pending]
+        host_values = fetch([values for _, values, _ in self._pending])
+        indices = [row for _, _, row in self._pending]
         rows = [
             values if i is None else {k: v[i] for k, v in values.items()}
-            for values, i in zip(fetched, own, strict=True)
+            for values, i in zip(host_values, indices, strict=True)
         ]
         self._pending = []
         for name in ("loss", "grad_norm"):
@@ -325,8 +325,8 @@ class _Watch:
                 )
         batch = self._run.spec.training.batch_size
         now = time.perf_counter()
-        speed = (steps[-1] - self._from) * batch / (now - self._since)
-        self._since, self._from = now, steps[-1]
+        speed = (steps[-1] - self._last_step) * batch / (now - self._last_time)
+        self._last_time, self._last_step = now, steps[-1]
         mean = {k: float(np.mean([row[k] for row in rows])) for k in ("loss", "grad_norm")}
         self._metrics.write(
             step=steps[-1],

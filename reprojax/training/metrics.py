@@ -1,4 +1,4 @@
-"""The metrics file of a run: one JSON object a line."""
+"""Reads and writes the metrics file of a run, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reprojax.runtime.files import is_muted, write_bytes
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The whole rows of a metrics file; a torn last line (of a killed run) is left out."""
+    """Returns the rows of a metrics file, without a partial last line that a killed run left."""
     rows = []
     if path.exists():
         for line in path.read_text().splitlines():
@@ -23,18 +23,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 class MetricsFile:
-    """Appends rows; opened at a resumed step it first drops the rows that lie after it.
+    """A metrics file that takes more rows, without those that lie after the step of a resume.
 
     Args:
-        path: of the file.
-        resume_step: the step that the run goes on from.
+        path: The file.
+        resume_step: The step that the run continues from. Rows of later steps are removed.
     """
 
     def __init__(self, path: Path, resume_step: int):
         if is_muted():
             path = Path(os.devnull)
-        kept = [row for row in read_metrics(path) if row["step"] <= resume_step]
-        write_bytes(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        rows = [row for row in read_metrics(path) if row["step"] <= resume_step]
+        write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
         self._file = open(path, "a", buffering=1)  # noqa: SIM115
 
     def write(self, **row: Any) -> None:

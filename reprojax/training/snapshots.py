@@ -1,4 +1,4 @@
-"""Log-spaced EMA weights of a run, for what is measured along training (arXiv 2505.17638)."""
+"""Writes a run's EMA weights at log-spaced steps, to measure along training (arXiv 2505.17638)."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ SPAN = 200  # the first snapshot lies at this fraction of the budget
 
 
 def snapshot_steps(steps: int, count: int) -> tuple[int, ...]:
-    """The steps after which weights are kept, evenly spaced in log(step).
+    """Returns the steps after which to keep the weights, evenly spaced in log(step).
 
     Args:
-        steps: of the whole run; the last snapshot is taken there.
-        count: how many are wanted, 0 for none; steps that coincide are taken once.
+        steps: The steps of the whole run, which is also where the last snapshot lies.
+        count: The number of snapshots, 0 for none. Steps that coincide after rounding count once.
 
     Returns:
         Ascending steps, from ``steps / 200`` to ``steps``.
     """
-    spaced = np.geomspace(max(1.0, steps / SPAN), steps, count) if count > 1 else [steps][:count]
-    return tuple(sorted({round(float(step)) for step in spaced}))
+    grid = np.geomspace(max(1.0, steps / SPAN), steps, count) if count > 1 else [steps][:count]
+    return tuple(sorted({round(float(step)) for step in grid}))
 
 
 def write_snapshot(directory: Path, step: int, ema_params: Any) -> None:
-    """Keeps the EMA parameters of a run after ``step``, unless they are there already.
+    """Writes the EMA parameters of a run after ``step``, unless their file exists.
 
     Args:
-        directory: of the run.
-        step: steps done.
-        ema_params: a tree of device arrays.
+        directory: The run's folder.
+        step: The number of steps taken.
+        ema_params: The parameters, a tree of device arrays.
     """
     path = Path(directory) / FOLDER / f"{step:09d}.safetensors"
-    if not agree(path.exists()):  # all must fetch, or none
+    if not agree(path.exists()):  # either all processes of a job must fetch, or none
         save_weights(path, to_host(ema_params), {"step": step})
 
 
 def snapshots(directory: str | Path) -> dict[int, Path]:
-    """The snapshots of a run by step, ascending; empty where none were kept.
+    """Returns the snapshot files of a run by step, ascending; empty if it has none.
 
     Args:
-        directory: of the run (of a cell of a study).
+        directory: The folder of the run, or of a study's cell.
     """
     return {int(p.stem): p for p in sorted((Path(directory) / FOLDER).glob("*.safetensors"))}

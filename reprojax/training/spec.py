@@ -1,4 +1,4 @@
-"""What a training run is (part of a cell's identity), and how it is run (not part of it)."""
+"""Settings of a training run: the budget, part of a cell's identity, and the loop, which is not."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from reprojax.models.families import DTYPES
 from reprojax.runtime.mesh import STATE_SHARDINGS
 
 DECAYS = ("none", "cosine")
-MOST_PACKED = 16  # models that "auto" tries in one program
+MAX_AUTO_PACK = 16  # the most models that "auto" tries in one program
 
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """A training budget; every field changes the result.
+    """A training budget, of which every field changes the result.
 
     Args:
-        steps: optimiser steps.
-        batch_size: images per step.
-        learning_rate: peak, of Adam.
-        warmup_steps: of a linear rise, from 1 / warmup_steps of the peak.
+        steps: The number of optimiser steps.
+        batch_size: The number of images per step.
+        learning_rate: The peak learning rate of Adam.
+        warmup_steps: The number of steps of a linear rise from 1 / warmup_steps of the peak.
         decay: "none" (constant after warm-up) or "cosine" (to 0 at the last step).
-        beta2: of Adam.
-        weight_decay: of AdamW, 0 for Adam.
-        grad_clip: global norm the gradient is clipped to, 0 for never.
-        ema_halflife_images: half-life of the parameters' moving average, in images.
-        ema_rampup: the half-life is at most this share of the images seen, 0 for no ramp.
-        accumulate: micro-batches per step; divides ``batch_size``.
-        dtype: of the network's computation.
-        flip: horizontal flips with probability one half.
+        beta2: The decay rate of Adam's second moment.
+        weight_decay: The weight decay of AdamW, or 0 for Adam.
+        grad_clip: The global norm that the gradient is clipped to, or 0 for no clipping.
+        ema_halflife_images: The half-life of the parameters' moving average, in images.
+        ema_rampup: The largest half-life as a share of the images trained on so far, or 0 for no
+            such limit.
+        accumulate: The number of micro-batches per step, a divisor of ``batch_size``.
+        dtype: The dtype of the network's computation.
+        flip: Whether to flip images horizontally with probability one half.
 
     Raises:
-        InputError: a value outside its range, naming it.
+        InputError: A value is out of range; the message names it.
     """
 
     steps: int = 3000
@@ -69,23 +70,26 @@ class TrainingSpec:
 
 @dataclass(frozen=True)
 class LoopSpec:
-    """How a run is watched and saved; changes nothing in its result.
+    """Settings of the training loop, which change nothing in the result.
 
     Args:
-        checkpoint_every: steps between checkpoints.
-        keep: checkpoints kept.
-        log_every: steps between rows of metrics (and between checks that all is finite).
-        eval_every: steps between evaluations per noise level; the last step always has one.
-        eval_images: images of each set in an evaluation.
+        checkpoint_every: The number of steps between checkpoints.
+        keep: The number of newest checkpoints to keep.
+        log_every: The number of steps between rows of metrics, and between checks that the loss
+            is finite.
+        eval_every: The number of steps between evaluations per noise level. The last step always
+            has one.
+        eval_images: The number of images of each set in an evaluation.
         state_sharding: "replicated" or "sharded" over the devices.
-        fsdp: devices of a group over which a sharded state is split; 1 splits it over all of them.
-        snapshots: how many times, evenly spaced in log(step), the EMA weights are kept for what
-            is measured along training; 0 for never.
-        pack: how many models of equal shape (same network, objective and budget; other data or
-            seed) are trained in one program: "4", say; "off", one after another; or "auto": as
-            many as there are, up to 16, where a short measurement finds that quicker and the
-            training is long enough to be worth measuring. The default is "off": on a CPU packing
-            seldom pays, and on an accelerator the memory must hold them all at once.
+        fsdp: The number of devices in a group that a sharded state is split over, or 1 to split
+            it over all devices.
+        snapshots: The number of steps, evenly spaced in log(step), whose EMA weights are kept to
+            measure along training; 0 for none.
+        pack: The number of models of equal shape (the same network, objective and budget, other
+            data or seed) to train in one program, e.g. "4"; "off" to train one after another; or
+            "auto" for as many as there are, up to 16, if the training is long enough to be worth
+            a short measurement and that shows packing to be quicker. The default is "off": on a
+            CPU packing seldom pays, and an accelerator's memory must hold all models at once.
     """
 
     checkpoint_every: int = 500
@@ -106,9 +110,10 @@ class LoopSpec:
         if self.pack not in ("auto", "off"):
             digits = str(self.pack)
             if not (digits.isdecimal() and digits.isascii() and int(digits) > 0):
-                raise InputError("loop.pack", self.pack, "'auto', 'off' or a number from 1 on")
+                requirement = "must be 'auto', 'off' or a number, at least 1"
+                raise InputError("loop.pack", self.pack, requirement)
 
     @property
     def most_packed(self) -> int:
-        """Models of one program at most; 1 where none are packed."""
-        return {"off": 1, "auto": MOST_PACKED}.get(self.pack) or int(self.pack)
+        """The largest number of models in one program, 1 for no packing."""
+        return {"off": 1, "auto": MAX_AUTO_PACK}.get(self.pack) or int(self.pack)

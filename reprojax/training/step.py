@@ -1,4 +1,4 @@
-"""The train state, the jitted step and the evaluation per noise level."""
+"""Defines the train state, the jitted train step and the denoising loss per noise level."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from reprojax.types import Companions, DenoiseFn
 
 @struct.dataclass
 class TrainState:
-    """Everything a run needs to go on.
+    """The state that a run needs to continue.
 
     Args:
-        step: int32 scalar, steps done.
-        params: the network's parameters.
-        ema_params: their moving average, which is what is sampled and exported.
-        opt_state: of the optimiser.
-        teacher_params: of the network that is distilled, or None.
+        step: The number of steps taken, an int32 scalar.
+        params: The network's parameters.
+        ema_params: The moving average of the parameters, used for samples and exported weights.
+        opt_state: The state of the optimiser.
+        teacher_params: The parameters of the teacher to distil, or None.
     """
 
     step: jax.Array
@@ -46,17 +46,17 @@ class TrainState:
 
 @dataclass(frozen=True)
 class StepSpec:
-    """The static side of a train step; hashable, so equal specs share one compiled program.
+    """The static part of a train step. It is hashable, so equal specs share a compiled program.
 
     Args:
-        module: the network.
-        precondition: its coefficients.
-        objective: what it minimises.
-        training: the budget.
-        mesh: devices.
-        sharding: of the state, "replicated" or "sharded".
-        teacher_precondition: coefficients of the network that is distilled, the same module, or
-            None.
+        module: The network.
+        precondition: The network's preconditioning.
+        objective: The training objective.
+        training: The training budget.
+        mesh: The mesh of devices.
+        sharding: The sharding of the state, "replicated" or "sharded".
+        teacher_precondition: The preconditioning of the teacher to distil, which is of the same
+            module, or None.
     """
 
     module: Network
@@ -68,27 +68,27 @@ class StepSpec:
     teacher_precondition: Preconditioning | None = None
 
     def learning_rate(self) -> optax.Schedule:
-        """Warm-up, then constant or cosine to 0."""
+        """Returns the schedule: a linear warm-up, then constant or a cosine to 0."""
         t = self.training
         warmup = min(t.warmup_steps, max(t.steps - 1, 0))
         if t.decay == "cosine":
             after = optax.cosine_decay_schedule(t.learning_rate, t.steps - warmup)
         else:
             after = optax.constant_schedule(t.learning_rate)
-        # The first update has rate 1 / warmup of the peak, not 0: no step is without effect.
+        # The first update has rate 1 / warmup of the peak, not 0, so that no step is wasted.
         rise = optax.linear_schedule(t.learning_rate / max(warmup, 1), t.learning_rate, warmup)
         return optax.join_schedules([rise, after], [warmup])
 
     def optimizer(self) -> optax.GradientTransformation:
-        """Clipping, then Adam or AdamW."""
+        """Returns the optimiser: gradient clipping, then Adam or AdamW."""
         t = self.training
         clip = optax.clip_by_global_norm(t.grad_clip) if t.grad_clip else optax.identity()
         adam = partial(optax.adamw, weight_decay=t.weight_decay) if t.weight_decay else optax.adam
         return optax.chain(clip, adam(self.learning_rate(), b2=t.beta2))
 
     def init(self, image_shape: tuple[int, int, int], root: jax.Array) -> TrainState:
-        """The state at step 0, laid out on the mesh; parameters come from the stream "init"."""
-        # No loss or parametrisation has a part in it: all specs of a network share one program.
+        """Returns the state at step 0, placed on the mesh, with parameters from stream "init"."""
+        # It depends on no loss or preconditioning, so all specs of a network share one program.
         common = replace(
             self,
             objective=DenoisingObjective(),
@@ -98,29 +98,32 @@ class StepSpec:
         return _init_state(root, spec=common, image_shape=tuple(image_shape))
 
     def adopt(self, state: TrainState, teacher_params: Any) -> TrainState:
-        """The state at step 0 of a student that starts as its teacher, laid out on the mesh.
+        """Returns the state at step 0 of a student that starts as its teacher, on the mesh.
 
         Args:
-            state: from `init`.
-            teacher_params: of the same module; kept for distillation only where the loss needs it.
+            state: The state from `init`.
+            teacher_params: The teacher's parameters, of the same module. The state keeps them for
+                distillation only if the objective needs them.
         """
-        # Copies, since a train step is given the buffers of its state to overwrite.
-        copy = lambda: jax.tree.map(lambda a: jnp.array(a, copy=True), teacher_params)  # noqa: E731
-        kept = copy() if self.objective.needs_teacher else None
-        state = state.replace(params=copy(), ema_params=copy(), teacher_params=kept)
+
+        def copy() -> Any:  # a train step donates, and so overwrites, the buffers of its state
+            return jax.tree.map(lambda a: jnp.array(a, copy=True), teacher_params)
+
+        teacher = copy() if self.objective.needs_teacher else None
+        state = state.replace(params=copy(), ema_params=copy(), teacher_params=teacher)
         return place(state, self.shardings(state))
 
     def shardings(self, state: Any) -> Any:
-        """A sharding per leaf of ``state``."""
+        """Returns a sharding for each leaf of ``state``."""
         return state_sharding(state, self.mesh, self.sharding)
 
     def ema_decay(self, step: jax.Array) -> jax.Array:
-        """Factor on the old average at a step (0-based): one half per half-life."""
+        """Returns the weight of the old average at a step (0-based): one half per half-life."""
         t = self.training
         halflife = jnp.asarray(t.ema_halflife_images, jnp.float32)
         if t.ema_rampup:
-            seen = (step + 1).astype(jnp.float32) * t.batch_size
-            halflife = jnp.minimum(halflife, seen * t.ema_rampup)
+            num_images = (step + 1).astype(jnp.float32) * t.batch_size
+            halflife = jnp.minimum(halflife, num_images * t.ema_rampup)
         return 0.5 ** (t.batch_size / jnp.maximum(halflife, 1e-8))
 
 
@@ -137,7 +140,7 @@ def _micro_loss(params, images, labels, key, state: TrainState, spec: StepSpec) 
     if spec.training.flip:
         flips = uniform(stream(key, "flip"), (x0.shape[0], 1, 1, 1), 0.0, 1.0) < 0.5
         x0 = jnp.where(flips, x0[:, :, ::-1], x0)
-    # One dropout key: a consistency loss compares two calls under the same mask.
+    # One dropout key, because a consistency loss compares two calls under the same mask.
     dropout = stream(key, "dropout")
     denoise = NetworkDenoiser(params, spec.module, spec.precondition, True, dropout_key=dropout)
     teacher = None
@@ -153,7 +156,7 @@ def _loss_and_grad(state: TrainState, images, labels, key, spec: StepSpec):
     if k == 1:
         return value_and_grad(state.params, images, labels, key, state, spec)
 
-    def split(a):  # micro-batch i takes images i, i + k, …, so each device keeps its own
+    def split(a):  # micro-batch i takes images i, i + k, …, so that images stay on their device
         return None if a is None else jnp.swapaxes(a.reshape(-1, k, *a.shape[1:]), 0, 1)
 
     def micro(total, data):
@@ -162,7 +165,7 @@ def _loss_and_grad(state: TrainState, images, labels, key, spec: StepSpec):
         return jax.tree.map(jnp.add, total, part), None
 
     zero = (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, state.params))
-    # A backward convolution inside a loop body is many times slower on XLA:CPU: unroll there.
+    # Unroll on a CPU, where XLA makes a backward convolution in a loop many times slower.
     unroll = k if jax.default_backend() == "cpu" else 1
     parts = (split(images), split(labels), jnp.arange(k))
     total, _ = jax.lax.scan(micro, zero, parts, unroll=unroll)
@@ -170,13 +173,14 @@ def _loss_and_grad(state: TrainState, images, labels, key, spec: StepSpec):
 
 
 def _next_stage(state: TrainState, spec: StepSpec) -> TrainState:
-    """Where a stage of progressive distillation begins, the average becomes teacher and student."""
+    """Makes the average the teacher and the student where a stage of distillation begins."""
     if not spec.objective.staged:
         return state
     new = spec.objective.new_teacher(state.step)
-    choose = lambda old: jax.tree.map(  # noqa: E731
-        lambda o, e: jnp.where(new, e, o), old, state.ema_params
-    )
+
+    def choose(old):
+        return jax.tree.map(lambda o, e: jnp.where(new, e, o), old, state.ema_params)
+
     return state.replace(params=choose(state.params), teacher_params=choose(state.teacher_params))
 
 
@@ -188,18 +192,18 @@ def step_body(
     *,
     spec: StepSpec,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One optimiser step, to be compiled: alone (`train_step`) or for several models at once.
+    """Takes one optimiser step; not compiled, see `train_step` and `packed.packed_step`.
 
     Args:
-        state: before it.
-        images: uint8 `[batch, h, w, c]`.
-        labels: int32 `[batch]` or None.
-        root: the run's root key; the step draws from the stream ("train", state.step).
-        spec: static.
+        state: The state before the step.
+        images: The images, uint8 `[batch, h, w, c]`.
+        labels: The labels, int32 `[batch]`, or None.
+        root: The run's root key. The step draws from the stream ("train", state.step).
+        spec: The static part of the step.
 
     Returns:
-        The next state, and {"loss", "grad_norm", "lr"} as float32 scalars (the norm before
-        clipping).
+        The state after the step, and {"loss", "grad_norm", "lr"} as float32 scalars. The norm is
+        that before clipping.
     """
     images = jax.lax.with_sharding_constraint(images, batch_sharding(spec.mesh))
     key = stream(root, "train", state.step)
@@ -224,7 +228,7 @@ def train_step(
     *,
     spec: StepSpec,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One optimiser step of one model, compiled; see `step_body`. The state is donated."""
+    """Takes one optimiser step of one model, compiled; see `step_body`. The state is donated."""
     return step_body(state, images, labels, root, spec=spec)
 
 
@@ -236,18 +240,18 @@ def denoising_losses(
     sigmas: jax.Array,
     key: jax.Array,
 ) -> jax.Array:
-    """Mean squared denoising error at each noise level, unweighted.
+    """Returns the mean squared denoising error at each noise level, unweighted.
 
     Args:
-        denoise: a DenoiseFn.
-        images: uint8 `[m, h, w, c]`.
-        labels: int32 `[m]` or None.
-        sigmas: `[s]`.
-        key: the same key gives the same noise, so that training and held-out images are compared
-            on equal footing.
+        denoise: The denoiser, a DenoiseFn.
+        images: The images, uint8 `[m, h, w, c]`.
+        labels: The labels, int32 `[m]`, or None.
+        sigmas: The noise levels `[s]`, in data units.
+        key: The key of the noise. The same key for training and held-out images makes their
+            losses comparable.
 
     Returns:
-        float32 `[s]`.
+        The errors, float32 `[s]`.
     """
     x0 = to_float(images)
 

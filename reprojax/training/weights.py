@@ -1,4 +1,4 @@
-"""EMA weights out and in as safetensors: what other frameworks read, and nothing executes."""
+"""Writes and reads weights as safetensors, which other frameworks read and nothing executes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def save_weights(path: str | Path, params: Any, metadata: dict) -> None:
     """Writes parameters, named by their path ("enc0_0/conv0/kernel"), with JSON metadata.
 
     Args:
-        path: of the file; it appears whole or not at all.
-        params: a nested dict of float arrays.
-        metadata: JSON-able; stored under `METADATA_KEY` in the header.
+        path: The file to write, whole or not at all.
+        params: The parameters, a nested dict of float arrays.
+        metadata: JSON values to store under `METADATA_KEY` in the header.
     """
     flat = {k: np.ascontiguousarray(v) for k, v in flatten_dict(params, sep="/").items()}
     header = {METADATA_KEY: json.dumps(metadata, sort_keys=True)}
@@ -33,45 +33,48 @@ def save_weights(path: str | Path, params: Any, metadata: dict) -> None:
 
 
 def load_weights(path: str | Path, like: Any, field: str = "weights") -> Any:
-    """Reads parameters of a known structure.
+    """Reads the parameters of a network.
 
     Args:
-        path: a file that `save_weights` wrote.
-        like: nested dict of arrays or shape structs that the file must match.
-        field: named in errors.
+        path: A file that `save_weights` wrote.
+        like: The network's parameters, a nested dict of arrays or shape structs.
+        field: The option or config field that errors name.
 
     Returns:
         A nested dict of float32 numpy arrays.
 
     Raises:
-        InputError: unreadable file, missing or leftover tensors, or another shape, named.
+        InputError: The file cannot be read, or has missing tensors, leftover tensors or tensors
+            of another shape, which the message names.
     """
     try:
         with safe_open(str(path), framework="numpy") as file:
             flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise InputError(field, str(path), f"a readable safetensors file ({error})") from error
-    wanted = {k: tuple(v.shape) for k, v in flatten_dict(like, sep="/").items()}
-    odd = {
-        "missing": sorted(wanted.keys() - flat.keys()),
-        "leftover": sorted(flat.keys() - wanted.keys()),
+        requirement = f"must be a readable safetensors file ({error})"
+        raise InputError(field, str(path), requirement) from error
+    expected = {k: tuple(v.shape) for k, v in flatten_dict(like, sep="/").items()}
+    problems = {
+        "missing": sorted(expected.keys() - flat.keys()),
+        "leftover": sorted(flat.keys() - expected.keys()),
         "of another shape": sorted(
-            k for k in wanted.keys() & flat.keys() if flat[k].shape != wanted[k]
+            k for k in expected.keys() & flat.keys() if flat[k].shape != expected[k]
         ),
     }
-    if any(odd.values()):
-        said = "; ".join(f"{k}: {', '.join(v[:4])}" for k, v in odd.items() if v)
-        raise InputError(field, str(path), f"weights of this very network ({said})")
+    if any(problems.values()):
+        names = "; ".join(f"{k}: {', '.join(v[:4])}" for k, v in problems.items() if v)
+        requirement = f"must hold the weights of exactly this network ({names})"
+        raise InputError(field, str(path), requirement)
     return unflatten_dict({k: v.astype(np.float32) for k, v in flat.items()}, sep="/")
 
 
 def weights_metadata(path: str | Path) -> dict[str, Any]:
-    """What `save_weights` stored beside the parameters; empty for a file made elsewhere."""
+    """Returns the metadata that `save_weights` stored; empty for a file of another program."""
     with safe_open(str(path), framework="numpy") as file:
         header = file.metadata() or {}
     return json.loads(header.get(METADATA_KEY, "{}"))
 
 
 def to_host(params: Any) -> Any:
-    """Copies a tree of device arrays to numpy, whole; every process of a job must call it."""
+    """Copies a tree of device arrays to numpy. Every process of a job must call it."""
     return jax.tree.map(np.asarray, fetch(params))

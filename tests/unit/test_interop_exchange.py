@@ -16,7 +16,7 @@ from reprojax.interop import exchange
 from reprojax.interop.cli import main
 from reprojax.interop.exchange import Model, export_model, read_model, write_model
 from reprojax.interop.facts import ModelFacts
-from reprojax.interop.mapping import Rule, carry
+from reprojax.interop.mapping import Rule, apply_rules
 from reprojax.models.families import FAMILIES
 from reprojax.study.cells import Cell, DataSpec
 from reprojax.training.weights import load_weights, save_weights, weights_metadata
@@ -37,7 +37,10 @@ def make_model(family="unet", **fields):
     fields = {"kernel": "edm", "preconditioning": "edm", **fields}
     facts = ModelFacts(family, tuple(sorted(SMALL[family].items())), SHAPE, **fields)
     rng = np.random.default_rng(0)
-    draw = lambda leaf: rng.normal(size=leaf.shape).astype(np.float32)  # noqa: E731
+
+    def draw(leaf):
+        return rng.normal(size=leaf.shape).astype(np.float32)
+
     return Model(facts, jax.tree.map(draw, facts.shapes()))
 
 
@@ -71,7 +74,10 @@ def test_a_model_denoises_as_its_network_does():
     denoiser = model.denoiser()
     got = jax.jit(lambda denoise: denoise(x, sigma))(denoiser)
     c = model.facts.precondition()(sigma)
-    wide = lambda a: a[:, None, None, None]  # noqa: E731
+
+    def wide(a):
+        return a[:, None, None, None]
+
     network = jax.jit(lambda p, x: model.facts.build().apply({"params": p}, x, c.c_noise))
     want = wide(c.c_skip) * x + wide(c.c_out) * network(model.params, wide(c.c_in) * x)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
@@ -87,9 +93,9 @@ def test_a_study_takes_the_weights_as_its_own(tmp_path):
     path = tmp_path / "m/model.safetensors"
     assert_same_bits(load_weights(path, model.facts.shapes()), model.params)
     cell = Cell("a", "unet", DataSpec(SourceSpec("digits")), network=model.facts.network)
-    stored, wanted = weights_metadata(path), cell.weights_facts()
-    assert {k: stored[k] for k in wanted} == wanted
-    assert stored["network"]["multipliers"] == [1, 2]
+    metadata, expected = weights_metadata(path), cell.weights_facts()
+    assert {k: metadata[k] for k in expected} == expected
+    assert metadata["network"]["multipliers"] == [1, 2]
 
 
 def studys_weights(path, model, **more):
@@ -106,8 +112,8 @@ def test_a_studys_weights_are_exported(tmp_path, capsys):
     assert main(arguments) == 2
     assert "--shape" in capsys.readouterr().err
     assert main([*arguments, "--shape", "8,8,1"]) == 0
-    said = capsys.readouterr().out
-    assert "unet" in said and f"{model.count():,} parameters" in said
+    output = capsys.readouterr().out
+    assert "unet" in output and f"{model.count():,} parameters" in output
     got = read_model(tmp_path / "m")
     assert_same_bits(got.params, model.params)
     assert got.facts.source == {
@@ -185,13 +191,13 @@ CHANGES = {
     "a huge shape": ({"image_shape": [1 << 20, 1 << 20, 1]}, "image_shape"),
     "another size": ({"image_shape": [9, 9, 1]}, "data.size"),
     "channels": ({"image_shape": [8, 8, 3]}, "conv_in/kernel"),
-    "no network": ({"network": None}, "facts of the network"),
+    "no network": ({"network": None}, "must describe the network"),
     "a keyword": ({"network": {"wdith": 8}}, "did you mean 'width'"),
     "a type": ({"network": {"width": "8"}}, "network.width"),
     "a list's type": ({"network": {"multipliers": [1, "2"]}}, "network.multipliers"),
     "a huge width": ({"network": {"width": 1 << 40}}, "network.width"),
     "many blocks": ({"network": {"num_blocks": 10**6}}, "network.num_blocks"),
-    "another width": ({"network": {"width": 8}}, "weights of this very network"),
+    "another width": ({"network": {"width": 8}}, "the weights of exactly this network"),
 }
 
 
@@ -209,7 +215,7 @@ def test_a_folder_that_was_changed_is_refused(case, tmp_path):
     assert expected in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_folder_that_is_none_is_refused(tmp_path):
+def test_another_folder_is_refused(tmp_path):
     for text in (None, "{", "[]", "[" * 100_000):
         if text is not None:
             (tmp_path / "config.json").write_text(text)
@@ -225,7 +231,7 @@ TENSORS = {"x.weight": np.arange(6, dtype=np.float16).reshape(3, 2), "y.bias": n
 
 def test_values_are_carried_by_rules():
     tensors = {**TENSORS, "z": np.ones(5, np.int64)}
-    params, rows = carry(RULES, tensors, LIKE, [("z", "counts batches")])
+    params, rows = apply_rules(RULES, tensors, LIKE, [("z", "counts batches")])
     np.testing.assert_array_equal(params["a"]["kernel"], TENSORS["x.weight"].T)
     assert params["a"]["kernel"].dtype == params["b"]["bias"].dtype == np.float32
     assert [(r.ours, r.theirs, r.shape, r.how) for r in rows] == [
@@ -250,8 +256,8 @@ def test_values_are_carried_by_rules():
 )
 def test_tensors_that_do_not_fit_are_named(tensors, rules, expected):
     tensors = {k: v for k, v in {**TENSORS, **tensors}.items() if v is not None}
-    with pytest.raises(InputError, match="this very network") as error:
-        carry(rules, tensors, LIKE, value="x.pkl")
+    with pytest.raises(InputError, match="exactly this network") as error:
+        apply_rules(rules, tensors, LIKE, value="x.pkl")
     assert expected in str(error.value) and error.value.value == "x.pkl"
 
 
@@ -273,8 +279,8 @@ def test_tensors_that_do_not_fit_are_named(tensors, rules, expected):
 def test_a_mistake_is_one_line(arguments, word, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
-    said = capsys.readouterr()
-    assert said.err.count("\n") == 1 and word in said.err and not said.out
+    output = capsys.readouterr()
+    assert output.err.count("\n") == 1 and word in output.err and not output.out
     assert not list(tmp_path.iterdir())
 
 
@@ -288,6 +294,6 @@ def test_weights_without_facts_are_refused(tmp_path):
 def test_help_names_every_format(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["convert", "--help"])
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert stop.value.code == 0
-    assert all(word in said for word in ("diffusers", "edm", "uvit", "msgpack", "--overwrite"))
+    assert all(word in output for word in ("diffusers", "edm", "uvit", "msgpack", "--overwrite"))

@@ -24,7 +24,11 @@ from reprojax.interop.mapping import TRANSFORMS, paths
 from reprojax.interop.table import print_rows
 from reprojax.models.layers import num_groups
 
-SWAP = lambda a, axis: np.concatenate(np.split(a, 2, axis)[::-1], axis)  # noqa: E731
+
+def swap_halves(a, axis):
+    return np.concatenate(np.split(a, 2, axis)[::-1], axis)
+
+
 # From our values to theirs, written without the functions that are tested.
 BACK = {
     "copied": lambda a: [a],
@@ -32,9 +36,9 @@ BACK = {
     "OIHW to HWIO": lambda a: [np.einsum("hwio->oihw", a)],
     "1x1 to matrix": lambda a: [a.T[:, :, None, None]],
     "1x1 HWIO to matrix": lambda a: [a[None, None]],
-    "transposed, sin/cos swapped": lambda a: [SWAP(a, 0).T],
-    "sin/cos swapped": lambda a: [SWAP(a, 0)],
-    "transposed, scaled, sin/cos swapped": lambda a: [SWAP(a, 1).T / math.sqrt(len(a))],
+    "transposed, sin/cos swapped": lambda a: [swap_halves(a, 0).T],
+    "sin/cos swapped": lambda a: [swap_halves(a, 0)],
+    "transposed, scaled, sin/cos swapped": lambda a: [swap_halves(a, 1).T / math.sqrt(len(a))],
     "qkv regrouped": lambda a: [np.stack(np.split(a, 3), -1).ravel()],
     "1x1 to matrix, qkv regrouped": lambda a: [
         np.stack(np.split(a.T, 3), 1).reshape(a.T.shape)[:, :, None, None]
@@ -88,8 +92,8 @@ def nest(tensors, kinds):
         arrays = {k: v for k, v in tree.items() if not isinstance(v, dict)}
         children = {k: module((*path, k), v) for k, v in tree.items() if isinstance(v, dict)}
         kind, state = kinds(path, arrays)
-        held = {"_parameters": arrays, "_buffers": {"none": None}, "_modules": children}
-        return Inert(kind, state={**held, **state})
+        contents = {"_parameters": arrays, "_buffers": {"none": None}, "_modules": children}
+        return Inert(kind, state={**contents, **state})
 
     return module((), tree)
 
@@ -150,12 +154,16 @@ def test_an_edm_pickle_is_read(family, read_edm, capsys, monkeypatch):
     assert (got.family, got.kernel, got.preconditioning) == (family, "edm", "edm")
     assert got.image_shape == (8, 8, 3) and got.sigma_data == 0.5 and got.kind == "network"
     print_rows(rows, verbose=False)
-    said = " ".join(capsys.readouterr().out.split())
-    assert f"{sum(v.size for v in params.values()):,} parameters" in said and "2 dropped" in said
-    assert "(dropped) │ model.map_augment.weight" in said and "mid0 │ model.dec.4x4_in0.*" in said
-    dropped = {row.theirs[0]: row.how for row in rows if not row.ours}
-    assert "augmentation" in dropped["model.map_augment.weight"]
-    assert "filter" in dropped["model.enc.4x4_down.conv0.resample_filter"] and len(dropped) == 2
+    output = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"{sum(v.size for v in params.values()):,} parameters" in output and "2 dropped" in output
+    )
+    assert (
+        "(dropped) │ model.map_augment.weight" in output and "mid0 │ model.dec.4x4_in0.*" in output
+    )
+    unused = {row.theirs[0]: row.how for row in rows if not row.ours}
+    assert "augmentation" in unused["model.map_augment.weight"]
+    assert "filter" in unused["model.enc.4x4_down.conv0.resample_filter"] and len(unused) == 2
 
 
 def test_edm_names_are_the_originals(read_edm):
@@ -193,7 +201,10 @@ def test_the_label_layer_of_edm_means_the_same(read_edm):
         tensors[f"model.{name}"] = rng.normal(size=size).astype(np.float32)
     model, _ = convert(read_edm(edm_net(tensors, "unet", classes=3)))
     features, onehot = rng.normal(size=8), np.eye(3)[1]
-    layer = lambda name, x: tensors[f"model.{name}.weight"] @ x + tensors[f"model.{name}.bias"]  # noqa: E731
+
+    def layer(name, x):
+        return tensors[f"model.{name}.weight"] @ x + tensors[f"model.{name}.bias"]
+
     swapped = np.concatenate([features[4:], features[:4]])
     want = layer("map_layer0", swapped + layer("map_label", math.sqrt(3) * onehot))
     ours = model.params
@@ -302,8 +313,8 @@ def test_a_folder_of_diffusers_is_read(ddpm, old_names, tmp_path, capsys):
         str(tmp_path / "m"),
     ]
     assert main([*arguments, "--verbose"]) == 0
-    said = capsys.readouterr().out
-    assert "enc1_0/qkv/kernel" in said and f"{sum(v.size for v in params.values()):,}" in said
+    output = capsys.readouterr().out
+    assert "enc1_0/qkv/kernel" in output and f"{sum(v.size for v in params.values()):,}" in output
     model = read_model(tmp_path / "m")
     assert_same(model, params)
     assert dict(model.facts.network) == dict(facts.network)
@@ -354,7 +365,7 @@ def test_a_part_of_a_pipeline_and_the_other_order_of_features(ddpm, tmp_path):
         ({"time_embedding_dim": 64}, "time_embedding_dim"),
         ({"upsample_type": "resnet"}, "upsample_type"),
         ({"attn_norm_num_groups": 8}, "attn_norm_num_groups"),
-        ({"up_block_types": ["UpBlock2D", "AttnUpBlock2D"]}, "up_block_types mirror"),
+        ({"up_block_types": ["UpBlock2D", "AttnUpBlock2D"]}, "up_block_types that mirror"),
         ({"down_block_types": ["SkipDownBlock2D"] * 2}, "down_block_types"),
         ({"block_out_channels": [128, 192]}, "block_out_channels"),
         ({"block_out_channels": "128"}, "block_out_channels"),
@@ -443,7 +454,7 @@ def test_a_pth_is_read_as_weights_only_or_not_at_all(tmp_path, capsys):
     except ImportError:
         path.write_bytes(b"")
         assert main(arguments) == 2
-        assert "PyTorch installed" in capsys.readouterr().err
+        assert "needs PyTorch" in capsys.readouterr().err
         return
     import os
 
@@ -467,7 +478,7 @@ def test_an_old_pytorch_is_refused(tmp_path, monkeypatch):
     old = types.ModuleType("torch")
     old.__version__ = "2.5.1+cu121"
     monkeypatch.setitem(sys.modules, "torch", old)
-    with pytest.raises(InputError, match=r"PyTorch 2\.6 or newer: 2\.5\.1"):
+    with pytest.raises(InputError, match=r"PyTorch 2\.6 or newer; 2\.5\.1"):
         uvit_pth.read_uvit(tmp_path / "x.pth")
 
 

@@ -123,8 +123,8 @@ def in_a_zip(path):
 def smuggled_in_state(path):
     dtype = Op(b"R", name("numpy", "dtype"), ("f8", False, True))
     scalar = call(("numpy.core.multiarray", "scalar"), dtype, bytes(8))
-    held = Op(b"\x81", name(CONTAINER, "ModuleDict"), ())
-    return dump({"ema": scalar, "state": Op(b"b", held, {"hook": system(path)})})
+    container = Op(b"\x81", name(CONTAINER, "ModuleDict"), ())
+    return dump({"ema": scalar, "state": Op(b"b", container, {"hook": system(path)})})
 
 
 def module_source(path):
@@ -212,10 +212,10 @@ def refusal(path, capsys):
     """The one line that the command ends with, its exit code and folder checked."""
     out = path.parent / "out"
     code = main(["convert", "--from", "edm", "--in", str(path), "--out", str(out)])
-    said = capsys.readouterr()
-    assert code == 2 and said.err.count("\n") == 1 and not said.out and not out.exists()
-    assert "--in" in said.err and path.name in said.err
-    return said.err
+    output = capsys.readouterr()
+    assert code == 2 and output.err.count("\n") == 1 and not output.out and not out.exists()
+    assert "--in" in output.err and path.name in output.err
+    return output.err
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -258,7 +258,9 @@ def test_a_zip_is_not_a_plain_pickle(tmp_path, capsys):
 def test_a_name_that_weights_do_not_need_is_refused(module, attribute, tmp_path):
     for form in (name(module, attribute), Op(b"\x93", module, attribute)):
         (tmp_path / "x.pkl").write_bytes(dump([form]))
-        with pytest.raises(InputError, match="weights only; this pickle asks for") as error:
+        with pytest.raises(
+            InputError, match="must hold weights only; this pickle asks for"
+        ) as error:
             read_pickle(tmp_path / "x.pkl")
         assert f"{module}.{attribute}" in str(error.value)
 
@@ -387,7 +389,7 @@ DAMAGED = {
     "another value": (lambda: dump([1, 2]), "a network under 'ema'"),
     "another network": (
         lambda: dump({"ema": persistent("iDDPMPrecond", {})}),
-        "EDMPrecond, VEPrecond, VPPrecond; not iDDPMPrecond",
+        "one of EDMPrecond, VEPrecond, VPPrecond; not iDDPMPrecond",
     ),
 }
 
@@ -434,14 +436,14 @@ def test_tensors_come_out_bit_for_bit(dtype, tmp_path):
     }
     (tmp_path / "x.pkl").write_bytes(dump(views))
     got = read_pickle(tmp_path / "x.pkl")
-    wanted = {
+    expected = {
         "whole": flat.reshape(2, 3, 4),
         "transposed": flat.reshape(6, 4).T,
         "a part": flat[[[5, 7], [13, 15]]],
         "a number": flat[7],
         "empty": flat[:0].reshape(0, 3),
     }
-    for key, a in wanted.items():
+    for key, a in expected.items():
         assert got[key].dtype == kind and got[key].shape == a.shape, key
         assert got[key].tobytes() == a.tobytes(), key
         assert not got[key].flags.writeable
@@ -450,17 +452,19 @@ def test_tensors_come_out_bit_for_bit(dtype, tmp_path):
 def test_records_keep_what_was_stored_and_nothing_runs(tmp_path):
     canary = tmp_path / "canary"
     module = Op(b"\x81", name(CONTAINER, "ModuleDict"), ())
-    held = Op(b"b", module, {"training": False, "names": call(("builtins", "set"), ["a", "b"])})
+    container = Op(
+        b"b", module, {"training": False, "names": call(("builtins", "set"), ["a", "b"])}
+    )
     easy = Op(b"s", Op(b"\x81", name("dnnlib.util", "EasyDict"), ()), "path", "x.zip")
     listed = Op(b"a", Op(b"\x81", name("training.lists", "Names"), ()), 3)
     dtype = Op(b"b", call(("numpy", "dtype"), "f8", False, True), (3, "<", None, None))
     scalar = call(("numpy._core.multiarray", "scalar"), dtype, struct.pack("<d", 0.25))
     source = f"open({str(canary)!r}, 'w')"
-    data = dump([held, easy, listed, scalar, persistent("Loss", {"P_std": 1.2}, source)])
+    data = dump([container, easy, listed, scalar, persistent("Loss", {"P_std": 1.2}, source)])
     (tmp_path / "x.pkl").write_bytes(data)
-    held, easy, listed, scalar, loss = read_pickle(tmp_path / "x.pkl")
-    assert held.kind == f"{CONTAINER}.ModuleDict"
-    assert held.state == {"training": False, "names": {"a", "b"}}
+    container, easy, listed, scalar, loss = read_pickle(tmp_path / "x.pkl")
+    assert container.kind == f"{CONTAINER}.ModuleDict"
+    assert container.state == {"training": False, "names": {"a", "b"}}
     assert isinstance(easy, Inert) and easy.items == {"path": "x.zip"} and listed.values == [3]
     assert scalar == 0.25 and loss.kind == "Loss" and loss.state == {"P_std": 1.2}
     assert not canary.exists()

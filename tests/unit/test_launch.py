@@ -66,8 +66,8 @@ def run_python(*arguments, **env):
 
 def test_slurm_where_there_is_none(tmp_path):
     options = [CONFIG, f"--workdir={tmp_path / 'w'}", "--executor=slurm"]
-    done = run_python(LAUNCH / "sweep.py", *options, PATH=str(tmp_path))
-    assert done.returncode == 2 and "sbatch" in done.stderr and done.stderr.count("\n") == 1
+    result = run_python(LAUNCH / "sweep.py", *options, PATH=str(tmp_path))
+    assert result.returncode == 2 and "sbatch" in result.stderr and result.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -84,24 +84,28 @@ def test_what_follows_the_dashes_goes_to_main(sweep):
 
 def test_local_workers_have_gpus_of_their_own(sweep, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    devices = lambda *more: [  # noqa: E731
-        sweep.visible_devices(sweep.parse([CONFIG, "--workers=2", *more]), i) for i in range(2)
-    ]
+
+    def devices(*more):
+        options = sweep.parse([CONFIG, "--workers=2", *more])
+        return [sweep.visible_devices(options, i) for i in range(2)]
+
     assert devices() == [None, None]
     assert devices("--gpus=2") == ["0,1", "2,3"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     assert devices() == ["4,7", "4,7"] and devices("--gpus=1") == ["4", "7"]
     assert devices("--gpus=1", "--executor=slurm", "--time=60") == [None, None]
-    with pytest.raises(sweep.InputError, match="has 2 for 2 workers"):
+    with pytest.raises(sweep.InputError, match="has only 2 for 2 workers"):
         devices("--gpus=2")
 
 
 def test_local_workers_have_cores_of_their_own(sweep, monkeypatch):
     monkeypatch.setattr(sweep, "CAN_PIN", True)
     monkeypatch.setattr(sweep.os, "sched_getaffinity", lambda _: {1, 2, 3, 5, 8}, raising=False)
-    cores = lambda n, *more: [  # noqa: E731
-        sweep.own_cores(sweep.parse([CONFIG, f"--workers={n}", *more]), i) for i in range(n)
-    ]
+
+    def cores(n, *more):
+        options = sweep.parse([CONFIG, f"--workers={n}", *more])
+        return [sweep.own_cores(options, i) for i in range(n)]
+
     assert cores(1) == [[1, 2, 3, 5, 8]]
     assert cores(2) == [[1, 2], [3, 5, 8]]
     assert cores(2, "--cpus=1") == [[1], [2]]
@@ -163,8 +167,8 @@ worker()
 
 
 def test_a_preempted_worker_lets_main_save_and_can_be_requeued(tmp_path):
-    done = run_python("-c", PREEMPTED, LAUNCH / "sweep.py", tmp_path / "ready", CHILD)
-    assert done.returncode == 0 and done.stdout.endswith("preempted\n"), done.stderr
+    result = run_python("-c", PREEMPTED, LAUNCH / "sweep.py", tmp_path / "ready", CHILD)
+    assert result.returncode == 0 and result.stdout.endswith("preempted\n"), result.stderr
 
 
 def test_a_worker_fails_as_main_does(sweep, monkeypatch):
@@ -178,15 +182,15 @@ def test_scripts_parse(path):
     assert os.access(path, os.X_OK)
     subprocess.run(["bash", "-n", path], check=True)
     if shutil.which("shellcheck"):
-        done = subprocess.run(["shellcheck", path], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout
+        result = subprocess.run(["shellcheck", path], capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_say_how_they_are_used(path, tmp_path):
     env = {"PATH": os.environ["PATH"], "ZONE": "z"}
-    done = subprocess.run([path], capture_output=True, text=True, env=env, cwd=tmp_path)
-    assert done.returncode == 2 and "--config=" in done.stderr
+    result = subprocess.run([path], capture_output=True, text=True, env=env, cwd=tmp_path)
+    assert result.returncode == 2 and "--config=" in result.stderr
 
 
 GCLOUD = """#!/usr/bin/env bash
@@ -201,12 +205,12 @@ esac
 
 
 @pytest.mark.parametrize(
-    ("states", "asked", "deleted"),
+    ("states", "num_created", "num_deleted"),
     [(",WAITING_FOR_RESOURCES,PROVISIONING,ACTIVE", 1, 0), ("ACTIVE,ACTIVE", 0, 0),
      ("SUSPENDED,ACTIVE", 1, 1)],
 )  # fmt: skip
-def test_a_pod_is_asked_for_only_where_there_is_none(states, asked, deleted, tmp_path):
-    """With a stand-in for gcloud that says the states one after another."""
+def test_a_pod_is_requested_only_where_there_is_none(states, num_created, num_deleted, tmp_path):
+    """With a stand-in for gcloud that prints the states one after another."""
     gcloud, calls = tmp_path / "gcloud", tmp_path / "calls"
     gcloud.write_text(GCLOUD)
     gcloud.chmod(0o755)
@@ -216,13 +220,13 @@ def test_a_pod_is_asked_for_only_where_there_is_none(states, asked, deleted, tmp
     env = {"PATH": path, "CALLS": str(calls), "STATES": states, "POLL_SECONDS": "0"}
     main = ["--config=configs/grid.py", "--workdir=/mnt/reprojax/a b"]
     command = [LAUNCH / "tpu_pod.sh", "--zone=z", "--project=p", "--nfs=10.0.0.2:/s", "--", *main]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
-    assert done.returncode == 0, done.stderr
-    said = calls.read_text()
-    assert said.count("queued-resources create") == asked
-    assert said.count("queued-resources delete") == deleted
-    assert r"--workdir=/mnt/reprojax/a\ b --distributed" in said
-    assert all("--zone=z --project=p" in x for x in said.splitlines() if x.startswith("compute"))
+    result = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert result.returncode == 0, result.stderr
+    text = calls.read_text()
+    assert text.count("queued-resources create") == num_created
+    assert text.count("queued-resources delete") == num_deleted
+    assert r"--workdir=/mnt/reprojax/a\ b --distributed" in text
+    assert all("--zone=z --project=p" in x for x in text.splitlines() if x.startswith("compute"))
 
 
 def test_a_pod_of_which_nothing_is_known_is_not_waited_for(tmp_path):
@@ -233,8 +237,8 @@ def test_a_pod_of_which_nothing_is_known_is_not_waited_for(tmp_path):
     gcloud.chmod(0o755)
     env = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "POLL_SECONDS": "0"}
     command = [LAUNCH / "tpu_pod.sh", "--zone=z", "--", "--config=c", "--workdir=w"]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
-    assert done.returncode == 1 and done.stderr.endswith("of reprojax: token expired\n")
+    result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
+    assert result.returncode == 1 and result.stderr.endswith("of reprojax: token expired\n")
 
 
 def main_flags() -> set[str]:
@@ -252,7 +256,7 @@ def test_manifests_hold_the_command(path):
         assert task["resources"]["use_spot"] and "-m reprojax.main" in task["run"]
         subprocess.run(["bash", "-n", "-c", task["setup"] + task["run"]], check=True)
         assert set(re.findall(r"\$([A-Z]+)", task["run"])) <= set(task["envs"])
-        given = re.findall(r"--(\w+)[=.\s]", task["run"])
+        flags = re.findall(r"--(\w+)[=.\s]", task["run"])
     else:
         claim, jobs = documents
         job = jobs["spec"]["replicatedJobs"][0]["template"]["spec"]
@@ -263,15 +267,15 @@ def test_manifests_hold_the_command(path):
         assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
         assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
         assert container["command"] == ["python", "-m", "reprojax.main"]
-        given = [re.match(r"--(\w+)", a)[1] for a in container["args"]]
-    assert {"config", "workdir"} <= set(given) <= main_flags()
+        flags = [re.match(r"--(\w+)", a)[1] for a in container["args"]]
+    assert {"config", "workdir"} <= set(flags) <= main_flags()
 
 
 def test_every_flag_that_a_script_gives_main_is_one_of_its_flags():
     assert {"config", "workdir"} <= main_flags()
     pod = (LAUNCH / "tpu_pod.sh").read_text("utf-8")
-    (given,) = re.findall(r"-m reprojax\.main \$\(.*?\)--(\w+)", pod)
+    (flag,) = re.findall(r"-m reprojax\.main \$\(.*?\)--(\w+)", pod)
     files = [*filter(Path.is_file, LAUNCH.glob("*")), ROOT / "README.md"]
     text = "".join(path.read_text("utf-8") for path in files)
-    named = re.findall(r"--(distributed|shard|retry_failed|coordinator|process_id)\b", text)
-    assert {given, *named} <= main_flags()
+    names = re.findall(r"--(distributed|shard|retry_failed|coordinator|process_id)\b", text)
+    assert {flag, *names} <= main_flags()

@@ -29,7 +29,7 @@ from reprojax.training import autopack, packed
 from reprojax.training import step as step_module
 from reprojax.training.autopack import Timing, choose_pack, time_steps, worth_measuring
 from reprojax.training.checkpoints import Checkpoints
-from reprojax.training.loop import Run, Session, read_batch, schedule_of, train
+from reprojax.training.loop import Run, Session, batch_schedule, read_batch, train
 from reprojax.training.metrics import read_metrics
 from reprojax.training.packed import train_packed
 from reprojax.training.spec import LoopSpec, TrainingSpec
@@ -126,9 +126,9 @@ def test_what_began_packed_ends_alone(alone, make_runs, tmp_path):
     runs, stop = make_runs(tmp_path, alone[0][0].spec), StopRequest()
     with pytest.raises(InterruptedRunError, match="cell0, cell1, cell2 at step 8"):
         train_packed(runs, stop=stop, on_step=stop_at(21, stop), log=silent)
-    said: list[str] = []
-    params = [train(run, stop=StopRequest(), log=said.append) for run in runs]
-    assert said == [f"cell{i}: resumed at step 8" for i in range(3)]  # all were saved
+    lines: list[str] = []
+    params = [train(run, stop=StopRequest(), log=lines.append) for run in runs]
+    assert lines == [f"cell{i}: resumed at step 8" for i in range(3)]  # all were saved
     assert_near(params, alone[1])
 
 
@@ -136,15 +136,15 @@ def test_what_began_alone_ends_packed_wherever_each_stands(alone, make_runs, tmp
     runs, stop = make_runs(tmp_path, alone[0][0].spec), StopRequest()
     with pytest.raises(InterruptedRunError, match="step 13 of 20"):
         train(runs[1], stop=stop, on_step=stop_at(12, stop), log=silent)
-    said: list[str] = []
-    assert_near(train_packed(runs, stop=StopRequest(), log=said.append), alone[1])
-    assert "cell1: resumed at step 13" in said
+    lines: list[str] = []
+    assert_near(train_packed(runs, stop=StopRequest(), log=lines.append), alone[1])
+    assert "cell1: resumed at step 13" in lines
     assert train_packed(runs[:1], stop=StopRequest(), log=silent)  # done already: nothing to do
 
 
 @pytest.mark.slow
 def test_in_float64_only_rounding_is_between_them():
-    """So what differs in float32 is rounding too, and no number drawn or row mixed up."""
+    """So what differs in float32 is rounding too, and no number draws or row mixed up."""
     with jax.enable_x64(True):
         module = make_spec().module.clone(dtype=jnp.float64)
         spec = make_spec(module=module)
@@ -154,7 +154,10 @@ def test_in_float64_only_rounding_is_between_them():
 
         def start(i):
             state = make_spec().init(SHAPE, roots[i])
-            double = lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 else a  # noqa: E731
+
+            def double(a):
+                return a.astype(jnp.float64) if a.dtype == jnp.float32 else a
+
             return jax.tree.map(double, state)
 
         together = packed.stack_states([start(i) for i in range(2)], wide)
@@ -199,18 +202,18 @@ def test_a_model_draws_the_same_numbers_packed_or_alone(make_runs, tmp_path):
         jax.jit(draw),
     )
     for session, first in zip(sessions, firsts, strict=True):
-        session.done = first
+        session.step = first
     images, labels = next(packed._stacked_batches(sessions, wide))
     assert labels is None
     roots = packed.stack_roots([s.root for s in sessions], wide)
-    drawn = jax.jit(jax.vmap(draw))(images, roots, jnp.asarray(firsts, jnp.int32))
+    draws = jax.jit(jax.vmap(draw))(images, roots, jnp.asarray(firsts, jnp.int32))
     for i, (run, first) in enumerate(zip(runs, firsts, strict=True)):
-        own, _ = read_batch(run, schedule_of(run), first)
+        own, _ = read_batch(run, batch_schedule(run), first)
         np.testing.assert_array_equal(images[i], own)
         want = singly(own, root_key(run.seed), jnp.asarray(first, jnp.int32))
-        for a, b in zip(drawn, want, strict=True):
+        for a, b in zip(draws, want, strict=True):
             np.testing.assert_array_equal(a[i], b)
-    assert not np.array_equal(drawn[2][0], drawn[2][1])
+    assert not np.array_equal(draws[2][0], draws[2][1])
 
 
 @pytest.mark.slow
@@ -251,7 +254,7 @@ def test_where_packing_mostly_pays_measuring_may_cost_more():
 
 @pytest.mark.parametrize(("seconds", "chosen"), [(0.5, 8), (1.5, 1)])
 def test_auto_follows_its_measurement_and_says_so(monkeypatch, seconds, chosen):
-    spec, said = make_spec(), []
+    spec, lines = make_spec(), []
     monkeypatch.setattr(autopack.Trial, "alone", lambda self: lambda: None)
     monkeypatch.setattr(autopack, "worth_measuring", lambda *a: True)
 
@@ -262,27 +265,27 @@ def test_auto_follows_its_measurement_and_says_so(monkeypatch, seconds, chosen):
 
     monkeypatch.setattr(autopack.Trial, "packed", packed)
     monkeypatch.setattr(autopack, "time_steps", lambda a, p, k: Timing(k, 1.0, seconds))
-    assert choose_pack(spec, SHAPE, 16, 100, log=said.append) == chosen
-    assert "16 models do not fit" in said[0]
+    assert choose_pack(spec, SHAPE, 16, 100, log=lines.append) == chosen
+    assert "16 models do not fit" in lines[0]
     way = "packed" if chosen > 1 else "one by one"
-    assert f"8 packed {1e3 * seconds:.2f} ms" in said[1] and said[1].endswith(f"chosen: {way}")
+    assert f"8 packed {1e3 * seconds:.2f} ms" in lines[1] and lines[1].endswith(f"chosen: {way}")
 
 
 def test_measuring_times_both_ways(monkeypatch):
-    spec, said = make_spec(), []
+    spec, lines = make_spec(), []
     monkeypatch.setattr(autopack, "LEAST_SECONDS", 0.0)
-    chosen = choose_pack(spec, SHAPE, 3, 10**9, log=said.append)
-    (line,) = said
+    chosen = choose_pack(spec, SHAPE, 3, 10**9, log=lines.append)
+    (line,) = lines
     packed, alone = map(float, re.findall(r"([\d.]+) ms", line))
     assert packed > 0 and alone > 0
     assert chosen == (3 if packed < 0.95 * alone else 1)
 
 
 def test_a_short_training_is_not_measured(monkeypatch):
-    said = []
+    lines = []
     monkeypatch.setattr(autopack.Trial, "packed", lambda self: pytest.fail("compiled for nothing"))
-    assert choose_pack(make_spec(), SHAPE, 3, 1, log=said.append) == 1
-    assert "too few to measure" in said[0]
+    assert choose_pack(make_spec(), SHAPE, 3, 1, log=lines.append) == 1
+    assert "too few to measure" in lines[0]
 
 
 def test_times_are_of_one_model(monkeypatch):

@@ -22,12 +22,12 @@ def nested(counts, n=N):
 
 def test_a_logistic_share_is_crossed_where_it_is():
     hits = nested(np.round(N * share(7.3)))
-    found = crossing(SIZES, hits, 0.5)
-    assert found.value == pytest.approx(2**7.3, rel=0.01) and not found.censored
-    assert found.ci95[0] < found.value < found.ci95[1] < 1.15 * found.ci95[0]
+    result = crossing(SIZES, hits, 0.5)
+    assert result.value == pytest.approx(2**7.3, rel=0.01) and not result.censored
+    assert result.ci95[0] < result.value < result.ci95[1] < 1.15 * result.ci95[0]
     half = crossing(SIZES, hits, np.full(len(SIZES), 0.2))
     assert half.value == pytest.approx(2 ** (7.3 + np.log(0.25) / 2), rel=0.05)
-    assert crossing(SIZES, hits, 0.5) == found  # no randomness but its own streams'
+    assert crossing(SIZES, hits, 0.5) == result  # no randomness but its own streams'
 
 
 def test_a_falling_share_is_the_rising_one_upside_down():
@@ -42,8 +42,8 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(together):
     rng, covered, rounds = np.random.default_rng(0), 0, 200
     for i in range(rounds):
         middle = rng.uniform(6, 10)
-        drawn = rng.random((1 if together else len(SIZES), N))
-        hits = drawn < share(middle, rng.uniform(1, 2))[:, None]
+        uniform = rng.random((1 if together else len(SIZES), N))
+        hits = uniform < share(middle, rng.uniform(1, 2))[:, None]
         low, high = crossing(SIZES, hits, 0.5, index=i, draws=200).ci95
         covered += low <= 2**middle <= high
     assert 0.91 <= covered / rounds <= 0.985  # 2.6 standard errors about .95, less at 200 draws
@@ -57,7 +57,7 @@ def test_noises_that_go_together_make_the_interval_wider():
     assert np.log(wide[1] / wide[0]) > 1.15 * np.log(narrow[1] / narrow[0])
 
 
-def test_what_lies_outside_is_said_to():
+def test_a_crossing_outside_the_sizes_is_censored():
     low = crossing(SIZES, nested([500] * len(SIZES)), 0.5)
     assert (low.value, low.ci95, low.censored, low.smallest) == (None, (None, None), "below", 16)
     high = crossing(SIZES, nested([1] * len(SIZES)), 0.5)
@@ -68,8 +68,8 @@ def test_what_lies_outside_is_said_to():
 
 def test_noise_that_makes_a_share_fall_does_not_cross_twice():
     counts = np.array([0, 0, 10, 300, 240, 500, 512, 512, 512])
-    found = crossing(SIZES, nested(counts), 0.5)
-    assert 64 < found.value < 256
+    result = crossing(SIZES, nested(counts), 0.5)
+    assert 64 < result.value < 256
 
 
 @pytest.mark.parametrize(
@@ -82,15 +82,15 @@ def test_what_cannot_be_crossed_is_named(sizes, level, field):
 
 def test_the_first_fall_is_the_first_and_interpolated_in_logarithms():
     steps, values = [10, 100, 1000, 10_000], [16.0, 4.0, 1.0, 8.0]
-    found = first_fall(steps, values, 0.05 * np.eye(4), 2.0)
-    assert found.value == pytest.approx(10**2.5) and found.ci95[0] < found.value < found.ci95[1]
+    result = first_fall(steps, values, 0.05 * np.eye(4), 2.0)
+    assert result.value == pytest.approx(10**2.5) and result.ci95[0] < result.value < result.ci95[1]
     assert first_fall(steps, values, np.zeros((4, 1)), 20.0).censored == "below"
     with pytest.raises(InputError, match="factor"):
         first_fall(steps, values, np.zeros((4, 1)), 1.0)
 
 
 def test_a_flat_end_makes_the_first_fall_uncertain_and_never_late():
-    """The lowest is drawn anew too: it is reached by the last step in every draw."""
+    """The lowest is uniform anew too: it is reached by the last step in every draw."""
     steps, values = [10, 100, 1000, 10_000], [16.0, 1.05, 1.0, 1.02]
     low, high = first_fall(steps, values, 0.2 * np.eye(4), 1.1).ci95
     assert low < 100 and 1000 < high <= 10_000

@@ -35,9 +35,9 @@ def test_all_scores_are_equal_and_no_more_than_a_block_is_read(images):
     descriptor = PixelDescriptor.fit([images])
     features = descriptor(images)
     heldout = TrainSet(images[:100] // 2, descriptor(images[:100] // 2), 100)
-    made = images[:40].copy()
-    made[20:] = made[20:][:, ::-1]
-    samples = [SampleSet(n, made, descriptor(made), "t") for n in ("a", "b")]
+    mirror = images[:40].copy()
+    mirror[20:] = mirror[20:][:, ::-1]
+    samples = [SampleSet(n, mirror, descriptor(mirror), "t") for n in ("a", "b")]
     reader = lazy(images, 2048)
     sets = [
         {"t": TrainSet(images, features, 2500)},

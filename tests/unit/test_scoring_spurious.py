@@ -55,7 +55,7 @@ def test_a_sample_is_no_copy_of_itself_and_order_does_not_matter():
     assert np.array_equal(sample_states(samples[order], train), states[order])
 
 
-def test_the_yardstick_is_brute_force_and_strict():
+def test_the_criterion_is_brute_force_and_strict():
     rng = np.random.default_rng(2)
     base = rng.integers(0, 256, (6, 4, 4, 1))
     step = rng.integers(-60, 61, (200, 4, 4, 1))
@@ -68,8 +68,8 @@ def test_the_yardstick_is_brute_force_and_strict():
     np.fill_diagonal(own, 10**9)
     first = 9 * to_train[:, 0] < to_train[:, 1]
     expected = np.where(first, 0, np.where(9 * own.min(1) < to_train[:, 1], 1, 2))
-    found = sample_states(samples, train)
-    assert np.array_equal(found, expected) and len(set(expected.tolist())) > 1
+    states = sample_states(samples, train)
+    assert np.array_equal(states, expected) and len(set(expected.tolist())) > 1
 
 
 @pytest.mark.parametrize("n, n_train, field", [(1, 5, "samples"), (5, 1, "train")])

@@ -27,8 +27,8 @@ def test_wilson_contains_the_proportion(n):
 def test_the_jackknife_of_means_is_their_covariance():
     x = np.random.default_rng(0).standard_normal((2, 40))
     one, two = (jackknife_deviations(lambda keep, v=v: v[keep].mean(), 40, 40) for v in x)
-    found = np.array([[one @ one, one @ two], [one @ two, two @ two]])
-    np.testing.assert_allclose(found, np.cov(x) / 40, atol=1e-12)
+    covariance = np.array([[one @ one, one @ two], [one @ two, two @ two]])
+    np.testing.assert_allclose(covariance, np.cov(x) / 40, atol=1e-12)
     few = jackknife_deviations(lambda keep: x[0, keep].mean(), 40)
     assert len(few) == 20 and np.linalg.norm(few) == pytest.approx(np.linalg.norm(one), rel=0.5)
     assert jackknife_deviations(lambda keep: 1.0, 1).shape == (0,)
@@ -65,8 +65,8 @@ def test_the_projection_spans_the_leading_components(n):
     assert projection(x).shape == (n, 64)
     np.testing.assert_allclose(projection.basis.T @ projection.basis, np.eye(64), atol=1e-10)
     singular = np.linalg.svd(x.astype(np.float64) - x.mean(0), compute_uv=False)
-    kept = np.linalg.norm(projection(x)) ** 2
-    assert kept == pytest.approx(np.sum(singular[:64] ** 2), rel=1e-6)
+    energy = np.linalg.norm(projection(x)) ** 2
+    assert energy == pytest.approx(np.sum(singular[:64] ** 2), rel=1e-6)
     assert Projection.fit(x[:10])(x).shape == (n, 9)
     assert Projection.fit(x[:, :64]).basis is None
 

@@ -25,10 +25,10 @@ def test_results_come_in_the_order_of_the_items(monkeypatch):
 @pytest.mark.parametrize("where", ["function", "caller"])
 def test_after_an_error_nothing_begins(monkeypatch, where):
     monkeypatch.setattr(threads, "_cores", lambda: 2)
-    begun = []
+    started = []
 
     def function(i):
-        begun.append(i)
+        started.append(i)
         time.sleep(0.02)
         if where == "function" and i == 1:
             raise ValueError("item 1")
@@ -38,4 +38,4 @@ def test_after_an_error_nothing_begins(monkeypatch, where):
         for i in results:
             if i == 1:
                 raise ValueError("item 1")
-    assert len(begun) < 20
+    assert len(started) < 20

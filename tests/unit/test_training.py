@@ -77,9 +77,9 @@ def test_stop_and_resume_is_the_unbroken_run_bit_for_bit(digits, tmp_path, famil
     stop = StopRequest()
     with pytest.raises(InterruptedRunError, match="step 21 of 40"):
         train(broken, stop=stop, on_step=stop_at(20, stop), log=lambda _: None)
-    said: list[str] = []
-    train(broken, stop=StopRequest(), log=said.append)
-    assert said == ["cell: resumed at step 21"]
+    lines: list[str] = []
+    train(broken, stop=StopRequest(), log=lines.append)
+    assert lines == ["cell: resumed at step 21"]
     one, two = final_state(unbroken), final_state(broken)
     assert int(one.step) == 40
     assert jax.tree.structure(one) == jax.tree.structure(two)
@@ -134,13 +134,13 @@ def test_metrics_hold_what_the_report_needs(digits, tmp_path):
 
 def test_the_held_out_loss_is_of_the_same_images_and_noises_for_every_n(digits, tmp_path):
     state = make_spec().init(SHAPE, root_key(7))
-    found = []
+    rows = []
     for n in (3, 100):
         few = split(open_source(SourceSpec("digits")), n_train=n, n_heldout=50, seed=0)
         run = replace(make_run(digits, tmp_path, eval_images=40), train=few.train)
-        found.append(evaluate(run, state, root_key(7)))
-    assert found[0]["loss_heldout"] == found[1]["loss_heldout"]
-    assert found[0]["loss_train"] != found[1]["loss_train"]
+        rows.append(evaluate(run, state, root_key(7)))
+    assert rows[0]["loss_heldout"] == rows[1]["loss_heldout"]
+    assert rows[0]["loss_train"] != rows[1]["loss_train"]
 
 
 def test_snapshots_are_kept_evenly_in_log_step_and_change_nothing(digits, tmp_path):
@@ -148,15 +148,15 @@ def test_snapshots_are_kept_evenly_in_log_step_and_change_nothing(digits, tmp_pa
     assert snapshot_steps(5, 12) == (1, 2, 3, 4, 5) and snapshot_steps(40, 1) == (40,)
     assert snapshot_steps(40, 0) == ()
     runs = [make_run(digits, tmp_path / str(n), snapshots=n) for n in (0, 6)]
-    plain, kept = (train(run, stop=StopRequest(), log=lambda _: None) for run in runs)
-    jax.tree.map(np.testing.assert_array_equal, plain, kept)
+    plain, other = (train(run, stop=StopRequest(), log=lambda _: None) for run in runs)
+    jax.tree.map(np.testing.assert_array_equal, plain, other)
     assert snapshots(runs[0].directory) == {}
-    found = snapshots(runs[1].directory)
-    assert list(found) == list(snapshot_steps(40, 6))
-    first, last = (load_weights(found[step], plain) for step in (1, 40))
+    paths = snapshots(runs[1].directory)
+    assert list(paths) == list(snapshot_steps(40, 6))
+    first, last = (load_weights(paths[step], plain) for step in (1, 40))
     jax.tree.map(np.testing.assert_array_equal, last, plain)
-    moved = jax.tree.map(lambda a, b: np.any(a != b), first, last)
-    assert any(jax.tree.leaves(moved))
+    differ = jax.tree.map(lambda a, b: np.any(a != b), first, last)
+    assert any(jax.tree.leaves(differ))
 
 
 def test_training_learns(digits, tmp_path):
