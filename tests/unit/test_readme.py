@@ -29,6 +29,10 @@ def test_exactly_two_marked_commands(readme):
     assert "python -m pytest" in blocks["test"]
 
 
+def test_it_stays_short(readme):
+    assert len(readme.splitlines()) <= 120
+
+
 def test_every_named_config_exists(readme, repo_root):
     names = set(re.findall(r"\bconfigs/[\w./-]*?\.py\b", readme))
     assert names, "README names no config"
