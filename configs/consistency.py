@@ -3,20 +3,19 @@
     python -m reprojax.main --config=configs/consistency.py       # CIFAR-10, an accelerator
     python -m reprojax.main --config=configs/consistency.py:lab   # Fashion-MNIST at 16x16, a laptop
 
-NCSN++ five times: EDM as the teacher, with a second seed; consistency distillation (CD) from it;
-consistency training (CT) and its improved form (iCT) without any teacher. Unlike in the papers the
-optimiser is Adam, the metric pseudo-Huber for all, the moving average that is sampled is CD's and
-CT's target too, and CD has its teacher's dropout, since it has its network.
-Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
+NCSN++ five times: EDM as the teacher, with two seeds; consistency distillation (CD) from it;
+consistency training (CT) and its improved form (iCT) without a teacher. Unlike in the papers the
+optimiser is Adam, the metric is pseudo-Huber for all, the sampled moving average is also the target
+of CD and CT, and CD has its teacher's dropout, because it has its teacher's network.
+Data: cifar-10-python.tar.gz, its path in ``--config.data.path``; :lab needs Debian's package
 dataset-fashion-mnist.
 Cost: 56.4 M parameters, 42.8 GFLOP forward; 200 M images per teacher, 410 M per student: 2.6e19
 FLOP for a teacher, 7.0e19 for CT and iCT (with their targets), 1.1e20 for CD (with its teacher),
 about 18, 49 and 74 hours on one H100 at 40 % of its bfloat16 peak, as ``--dry_run`` counts;
 students compute in float32, which is slower, in up to 210 GB (several devices, or
 ``training.accumulate``). :lab: 3,000 or 4,000 steps of 64 images per model.
-Expect: CD gives the image that its teacher's path leads to, as far as one step can; CT and iCT
-learn the same map from the data alone and come close to it. The teacher's two seeds are the
-ceiling.
+Expect: CD gives nearly the image at the end of its teacher's path; CT and iCT learn the same map
+from the data alone and come close to it. Compare with the teacher's two seeds.
 """
 
 from reprojax import config as rc

@@ -3,15 +3,15 @@
     python -m reprojax.main --config=configs/ddpm.py         # CIFAR-10, an accelerator
     python -m reprojax.main --config=configs/ddpm.py:lab     # Fashion-MNIST at 16x16, a laptop
 
-Three times one network: trained at DDPM's own 1,000 steps, in the continuous time of VP
+The same network three times: trained at DDPM's own 1,000 steps, in the continuous time of VP
 (arXiv 2011.13456), and with EDM's preconditioning and loss (arXiv 2206.00364).
-Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
+Data: cifar-10-python.tar.gz, its path in ``--config.data.path``; :lab needs Debian's package
 dataset-fashion-mnist.
 Cost: 35.7 M parameters; 102 M images per model at 12.4 GFLOP forward each: 3.8e18 FLOP, about 2.7
 hours on one H100 at 40 % of its bfloat16 peak, times four models. ``--dry_run`` prints it for any
 change. :lab: 2,500 steps of 64 images per model.
 Expect: discrete and continuous time and EDM's parametrisation agree about as much as two seeds of
-DDPM do, which are the ceiling (arXiv 2310.05264, figure 6).
+one model do (arXiv 2310.05264, figure 6).
 """
 
 from reprojax import config as rc

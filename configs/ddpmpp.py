@@ -5,13 +5,13 @@
 
 VP in continuous time and at DDPM's 1,000 steps; VE's levels and loss with EDM's scaling of the
 network's input and output.
-Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
+Data: cifar-10-python.tar.gz, its path in ``--config.data.path``; :lab needs Debian's package
 dataset-fashion-mnist.
 Cost: 55.7 M parameters; 50 M images per model at 42.4 GFLOP forward each: 6.4e18 FLOP, about 4.5
 hours on one H100 at 40 % of its bfloat16 peak, times six models. ``--dry_run`` prints it for any
-change. :lab: see README.
-Expect: at paper scale RP about .8 to .9 between kernels (arXiv 2310.05264, figure 6), close to what
-two seeds of one model have.
+change. :lab: docs/experiments.md.
+Expect: at paper scale RP about .8 to .9 between kernels (arXiv 2310.05264, figure 6), close to that
+of two seeds of one model.
 """
 
 from reprojax import config as rc

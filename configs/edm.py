@@ -3,14 +3,14 @@
     python -m reprojax.main --config=configs/edm.py         # CIFAR-10, an accelerator
     python -m reprojax.main --config=configs/edm.py:lab     # Fashion-MNIST at 16x16, a laptop
 
-One preconditioning, loss and noise distribution on DDPM++ and on NCSN++: what the paper calls VP
-and VE after its own changes are these two architectures. Flips are the only augmentation here.
-Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
+One preconditioning, loss and noise distribution with DDPM++ and with NCSN++, the architectures that
+the paper's last configurations of VP and VE have. Flips are the only augmentation here.
+Data: cifar-10-python.tar.gz, its path in ``--config.data.path``; :lab needs Debian's package
 dataset-fashion-mnist.
 Cost: 55.7 M and 56.4 M parameters; 200 M images per model at 42.4 and 42.8 GFLOP forward each:
 2.5e19 FLOP, about 18 hours on one H100 at 40 % of its bfloat16 peak, times three models.
 ``--dry_run`` prints it for any change. :lab: 2,500 steps of 64 images per model.
-Expect: the two architectures agree about as much as two seeds of DDPM++ do, which are the ceiling.
+Expect: the two architectures agree about as much as two seeds of one model, DDPM++, do.
 """
 
 from reprojax import config as rc

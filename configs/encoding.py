@@ -2,15 +2,14 @@
 
     python -m reprojax.main --config=configs/encoding.py
 
-The networks of configs/fashion.py with the weights of results/fashion16 (run that first without
-them), two architectures and two kernels; held-out images and own samples are encoded by each and
-decoded by each.
+Networks of two architectures and two kernels, those of configs/fashion.py with the weights in
+results/fashion16. Each encodes held-out images and its own samples, and each decodes them.
 Data: Fashion-MNIST averaged to 16x16 (``apt-get install dataset-fashion-mnist``, or
 ``--config.data.path``).
-Cost: see README (two CPU cores).
+Cost: minutes of two CPU cores (docs/experiments.md).
 Expect: the round trip through one network is exact up to its solver; the transplant from one
-network to another keeps the image far more often than chance, as reproducibility from the same
-noise says it must.
+network to another keeps the image far more often than chance, as it must if networks are
+reproducible from the same noise.
 """
 
 from pathlib import Path

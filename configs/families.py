@@ -3,22 +3,22 @@
     python -m reprojax.main --config=configs/families.py         # CIFAR-10, an accelerator
     python -m reprojax.main --config=configs/families.py:lab     # Fashion-MNIST at 16x16, a laptop
 
-Architecture, framework, loss, kernel and sampler differ between the models as in the paper: each is
-sampled by its native sampler (the scores), and once more all by one solver (the analysis
-"shared_solver"), which tells the models' share of the difference from the samplers'.
-Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
+Architecture, framework, loss, kernel and sampler differ between the models as in the paper. Each
+model has its native sampler (for the scores), and is sampled once more by one solver for all (the
+analysis "shared_solver"), which separates differences of models from those of samplers.
+Data: cifar-10-python.tar.gz, its path in ``--config.data.path``; :lab needs Debian's package
 dataset-fashion-mnist.
-Cost: paper scale: ten networks, days of one H100; ``--dry_run`` prints it. :lab: see README (two
-CPU cores).
+Cost: paper scale: ten networks, days of one H100; ``--dry_run`` prints it. :lab: about two hours of
+two CPU cores (docs/experiments.md).
 Expect: RP of .70 to .91 between families on CIFAR-10, .82 in the mean (the paper's figure 6),
-chance near 0; two seeds of one model are the ceiling to read it against.
+chance near 0. Compare with two seeds of one model.
 """
 
 import math
 
 from reprojax import config as rc
 
-# Intervals of the multistage model, split at these noise levels: our choice.
+# The noise levels between the intervals of the multistage model: our choice.
 SPLITS = (0.5, 5.0)
 # DPM-Solver's levels for the VP family: uniform in log sigma over the kernel's range.
 VP_SAMPLING = dict(grid="log_sigma", sigma_min=0.01, sigma_max=150.0)
@@ -71,7 +71,7 @@ def get_config(scale: str = ""):
     return config
 
 
-# Our model: its counterpart in the paper's figure, or "".
+# The name of each model in the paper's figure, or "".
 PAPERS_NAMES = {
     "ddpm_vp": "DDPMv4",
     "ddpmpp_subvp": "DDPMv6",
@@ -86,7 +86,7 @@ PAPERS_NAMES = {
 
 
 def _denoisers(s: dict) -> dict:
-    """The models of the probability-flow equation, each with the sampler of its paper."""
+    """Returns the denoisers, each with the sampler of its paper."""
     steps = s["steps"]
     edm = dict(network=s["unet"])
     return dict(
@@ -107,7 +107,7 @@ def _denoisers(s: dict) -> dict:
             network=s["unet"],
             sampling=dict(solver="heun", num_steps=25, **VP_SAMPLING),
         ),
-        # EDM's scaling: in its own parametrisation the network sees x itself, up to 100 times the
+        # With EDM's scaling: in VE's own parametrisation the input is x itself, up to 100 times the
         # data, which small budgets do not train (results/kernels).
         ncsnpp_ve=rc.network_model(
             "ncsnpp",

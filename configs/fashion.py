@@ -5,15 +5,15 @@
 
 Data: ``apt-get install dataset-fashion-mnist``, or the four IDX files in a folder named by
 ``--config.data.path``. Of its 70,000 images 10,000 are held out.
-Cost: see README (16x16: two CPU cores; 32x32: about ten times that, better on a GPU).
-Expect: RP and MAE scores between architectures and kernels far above chance and above what either
-has with the Gaussian; GL at its reference; nothing memorized, since 60,000 images are many for
+Cost: 16x16: minutes of two CPU cores; 32x32: a day of them, or a GPU (docs/experiments.md).
+Expect: RP and MAE scores between architectures and kernels far above chance and above those
+with the Gaussian; GL at its reference; nothing memorized, since 60,000 images are many for
 networks of this size.
 """
 
 from reprojax import config as rc
 
-# Per scale: how images are fitted; (width, steps) of the U-Nets; (patch, steps) of the U-ViT.
+# For each scale how images are fitted, (width, steps) of U-Nets and (patch, steps) of the U-ViT.
 SCALES = {
     "16": dict(
         size=16, fit="resize", multipliers=(1, 2), small=(16, 2500), wide=(24, 1500), vit=(2, 4000)

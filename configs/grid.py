@@ -5,17 +5,18 @@
     python -m reprojax.main --config=configs/grid.py:gpu     # the same at 32x32, one GPU
 
 Every pair of capacities at every number of training images, from the same noises through the same
-solver, with the closed-form optimum and the Gaussian of each training set beside them. Each
-capacity has its own seed, so that no two share the noises of their training. :lab and :gpu add a
-second seed and a second training set that shares no image with the first (arXiv 2310.02557); :lab
-keeps weights along training (arXiv 2505.17638), :gpu takes the paper's 10,000 noises.
-Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab and :gpu need Debian's
+solver, with the closed-form optimum and the Gaussian of each training set. Each capacity has a seed
+of its own, so that no two share the noises of training. :lab and :gpu add a second seed and a
+second, disjoint training set (arXiv 2310.02557). :lab keeps weights along training (arXiv
+2505.17638), and :gpu has the paper's 10,000 noises.
+Data: cifar-10-python.tar.gz, its path in ``--config.data.path``; :lab and :gpu need Debian's
 package dataset-fashion-mnist.
 Cost: DDPM++ of width 64, 128 and 256, ten training sets of 64 to 32,768 images, 50 M images each:
 3.3e20 FLOP, about 234 hours of one H100 at 40 % of its bfloat16 peak. ``--dry_run`` prints it for
-any change; README says how many workers share one folder. :lab and :gpu: see README.
+any change; docs/many-machines.md says how many workers share one folder. :lab and :gpu:
+docs/experiments.md.
 Expect: RP between capacities high at both ends and low between; GL from 0 to 1, later for larger
-networks; RP with the optimum falling from about one half to nothing.
+networks; RP with the optimum falling from about one half to 0.
 """
 
 from reprojax import config as rc
@@ -24,7 +25,7 @@ WIDTHS = (64, 128, 256)
 SIZES = tuple(2**k for k in range(6, 16))
 LAB_WIDTHS = (4, 12, 32)
 LAB_SIZES = (8, 32, 64, 128, 256, 512, 2048, 16_384)
-TWICE = 4  # width of the lab's networks that have a second seed and a second training set
+TWICE = 4  # the width of the lab's networks with a second seed and a second training set
 AGAIN = 3  # the seed of both
 
 

@@ -6,7 +6,7 @@ Data: TFDS ``downsampled_imagenet/64x64``, prepared once with the extra ``reproj
 (the error without it prints the command); ``--config.data.path`` is its data_dir.
 Cost: 1,000,000 steps of 256 images per model: for a pod, not for a laptop. ``--dry_run`` prints it.
 Expect: GL at its reference (1.28 M images are far beyond what these networks memorize) and RP far
-above chance; not run here.
+above chance; not yet run.
 """
 
 from reprojax import config as rc

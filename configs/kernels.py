@@ -1,4 +1,4 @@
-"""The map of reproducibility over perturbation kernels: one network under six of them.
+"""Reproducibility over perturbation kernels: one network under six of them.
 
     python -m reprojax.main --config=configs/kernels.py
 
@@ -6,9 +6,9 @@ Each network is trained under its own kernel, with that kernel's usual parametri
 all are sampled by one solver over one range of noise, from one noise bank.
 Data: Fashion-MNIST averaged to 8x8 (``apt-get install dataset-fashion-mnist``, or
 ``--config.data.path``), 60,000 images, 10,000 held out.
-Cost: see README (two CPU cores).
-Expect: the kernel changes the images hardly more than another seed of the same model does (the
-two-seed ceiling, edm against edm_seed1), and RP is far above chance and above the Gaussian's. The
+Cost: minutes of two CPU cores (docs/experiments.md).
+Expect: the kernel changes the images hardly more than another seed of one model does (edm against
+edm_seed1), and RP is far above chance and above that with the Gaussian. The
 exception is VE in its own parametrisation, which this budget does not train; "ve_edm" does.
 """
 
@@ -16,7 +16,7 @@ from reprojax import config as rc
 
 # model: (kernel, preconditioning, objective). VE's own parametrisation feeds its network x as is,
 # up to 80 times the data; "ve_edm" has the same noise levels and loss with EDM's scaling, which
-# tells the kernel from the parametrisation.
+# separates the kernel from the parametrisation.
 MODELS = {
     "vp": ("vp", "vp_v", "v"),
     "subvp": ("subvp", "subvp_eps", "eps"),

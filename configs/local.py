@@ -1,15 +1,15 @@
-"""Does locality explain what a convolutional network makes? The local score machine beside it.
+"""Does locality explain a convolutional network's samples? A local score machine beside it.
 
     python -m reprojax.main --config=configs/local.py
 
 A U-Net without attention, and the patch-wise empirical optimum of arXiv 2412.20292 on the same
-2,000 training images, its patch size calibrated on that network at each noise level; both start
-from the same 64 noises and go through the same sampler.
+2,000 training images, its patch size calibrated on that network at each noise level. Both have the
+same 64 noises and the same sampler.
 Data: Fashion-MNIST averaged to 16x16 (``apt-get install dataset-fashion-mnist``, or
 ``--config.data.path``), 2,000 images, 10,000 held out.
-Cost: see README (two CPU cores).
+Cost: minutes of two CPU cores (docs/experiments.md).
 Expect: the network generalizes (GL at its reference, nothing memorized), and the machine predicts
-its samples image by image better than the Gaussian does, let alone the empirical optimum.
+its samples image by image better than the Gaussian and far better than the empirical optimum.
 """
 
 from reprojax import config as rc

@@ -6,7 +6,7 @@
 Data: TFDS ``lsun/NAME``, prepared once with the extra ``reprojax[tensorflow]`` (the error
 without it prints the command); ``--config.data.path`` is its data_dir.
 Cost: 500,000 steps of 128 images per model; one GPU for days. ``--dry_run`` prints it.
-Expect: high RP between the kernels, GL at its reference; not run here.
+Expect: high RP between the kernels, GL at its reference; not yet run.
 """
 
 from reprojax import config as rc

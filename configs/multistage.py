@@ -3,11 +3,11 @@
     python -m reprojax.main --config=configs/multistage.py       # CIFAR-10, an accelerator
     python -m reprojax.main --config=configs/multistage.py:lab   # Fashion-MNIST at 16x16, a laptop
 
-DDPM++ under EDM with one decoder for each of three intervals of noise levels behind a common
-encoder; with a whole network for each; and the single network of the same width. The paper finds
-its intervals by clustering optimal denoisers; where they meet here, and that all decoders are of
-one size, is our choice, and so is the budget, EDM's (arXiv 2206.00364).
-Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
+DDPM++ under EDM with a common encoder and one decoder for each of three intervals of noise levels;
+with a whole network for each interval; and with a single network of the same width. The paper finds
+its intervals by clustering optimal denoisers. The intervals here, decoders of one size and EDM's
+budget (arXiv 2206.00364) are our choice.
+Data: cifar-10-python.tar.gz, its path in ``--config.data.path``; :lab needs Debian's package
 dataset-fashion-mnist.
 Cost: 122.2 M, 167.2 M and 55.7 M parameters; 200 M images per model at 98.9, 127.1 and 42.4 GFLOP
 forward each (every stage sees every image): 5.9e19, 7.6e19 and 2.5e19 FLOP, about 42, 54 and 18
@@ -15,7 +15,7 @@ hours of one H100 at 40 % of its bfloat16 peak, in about 160, 210 and 70 GB: sev
 ``training.accumulate``. ``--dry_run`` prints it for any change. :lab: 2,500 steps of 64 images per
 model.
 Expect: the map from noise to image hardly changes with how parameters are shared between noise
-levels: RP close to what two seeds of one model have.
+levels: RP close to that of two seeds of one model.
 """
 
 from reprojax import config as rc

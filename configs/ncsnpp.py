@@ -5,21 +5,21 @@
 
 VE three times: in its own parametrisation at continuous and at 1,000 discrete levels, and with
 EDM's scaling of the network's input and output (arXiv 2206.00364) under the same levels and loss.
-Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
+Data: cifar-10-python.tar.gz, its path in ``--config.data.path``; :lab needs Debian's package
 dataset-fashion-mnist.
 Cost: 56.4 M parameters; 166 M images per model at 42.8 GFLOP forward each: 2.1e19 FLOP, about 15
 hours on one H100 at 40 % of its bfloat16 peak, times six models. ``--dry_run`` prints it for any
 change. :lab: 2,500 steps of 64 images per model.
-Expect: at paper scale RP between kernels close to what two seeds of one model have, which are the
-ceiling. At :lab scale VE in its own parametrisation is not trained by such a budget, and
-"ncsnpp_ve_edm" is (as in configs/kernels.py).
+Expect: at paper scale RP between kernels close to that of two seeds of one model. At :lab scale the
+budget is too small for VE in its own parametrisation, but not for "ncsnpp_ve_edm" (as in
+configs/kernels.py).
 """
 
 from reprojax import config as rc
 
 # model: (kernel, preconditioning, objective, embedding, half-life of the average in images).
 # The Fourier features read log sigma, which is VE's time; VP's 1,000 steps are read by sines and
-# cosines of falling frequency. Averages: .999 a step for VE and .9999 for VP, the paper's best.
+# cosines of falling frequency. The averages are the paper's best, .999 a step for VE, .9999 for VP.
 MODELS = {
     "ncsnpp_ve": ("ve", "ve", "eps", "fourier", 88_700.0),
     "ncsnpp_ve_discrete": ("ve", "ve", "eps_discrete", "fourier", 88_700.0),

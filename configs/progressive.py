@@ -7,19 +7,19 @@ A teacher in the paper's parametrisation (cosine schedule, v), with a second see
 students: to 8 steps of DDIM, from there to 4, from there to 1. Unlike in the paper the steps are
 EDM's noise levels, the rate is constant where the paper's falls to zero from twice as much, and the
 students have their teacher's dropout (none and .2 in the paper), since they have its network.
-Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
+Data: cifar-10-python.tar.gz, its path in ``--config.data.path``; :lab needs Debian's package
 dataset-fashion-mnist.
 Cost: 51.6 M parameters, 35.3 GFLOP forward; 102 M images per teacher: 1.1e19 FLOP, about 8 hours on
 one H100 at 40 % of its bfloat16 peak; 64, 6.4 and 26 M images for the students, 1.7e19 FLOP in all
 with the calls of their teachers, as ``--dry_run`` counts.
 :lab: 3,000 steps of 64 images per teacher, 500 for each halving.
-Expect: in 8 and in 4 steps the teacher's image almost always; in 1 step still most of them. The
-teacher's two seeds are the ceiling.
+Expect: in 8 and in 4 steps the teacher's image almost always; in 1 step still most of them.
+Compare with the teacher's two seeds.
 """
 
 from reprojax import config as rc
 
-# DDIM steps of the first student and of the last. The paper's first one has 4,096.
+# The DDIM steps of the first and of the last student. The paper's first student has 4,096.
 STUDENTS = {"": ((4096, 8), (4, 4), (2, 1)), "lab": ((64, 8), (4, 4), (2, 1))}
 
 
@@ -46,7 +46,7 @@ def get_config(scale: str = ""):
             ema_halflife_images=887_000.0,  # .9999 a step
         )
         halving = {8: 50_000, 4: 50_000, 1: 100_000}
-        # The paper has no average here; a short one makes up for a rate that does not fall.
+        # The paper has no average here. A short one compensates for the constant rate.
         student = dict(learning_rate=5e-5, ema_halflife_images=100_000.0)
     cosine = dict(kernel="cosine", preconditioning="vp_v", network=network)
     rc.add_models(

@@ -2,10 +2,10 @@
 
     python -m reprojax.main --config=configs/quickstart.py
 
-Cost: see README (two CPU cores, no GPU, no download).
+Cost: 4 minutes of two CPU cores; no GPU, no download.
 Expect: networks of another architecture and another kernel make nearly the same digit from the same
-noise: RP and MAE scores far above chance and above what either shares with the Gaussian, close to
-what two seeds of one model have; nothing memorized.
+noise: RP and MAE scores far above chance and above those with the Gaussian, close to those of two
+seeds of one model; nothing memorized.
 """
 
 from reprojax import config as rc

@@ -4,13 +4,13 @@
 
 The network is the U-Net of configs/fashion.py; its weights in results/fashion16 are used as they
 are (``--config.models.unet16_edm.weights=`` trains it again). The closed form is the empirical
-optimum of 1,024 images, which is harder: its denoiser jumps from image to image.
+optimum of 1,024 images, which is harder to solve, because its denoiser jumps from image to image.
 Data: Fashion-MNIST averaged to 16x16 (``apt-get install dataset-fashion-mnist``, or
 ``--config.data.path``).
-Cost: see README (two CPU cores).
+Cost: minutes of two CPU cores (docs/experiments.md).
 Expect: all deterministic solvers lead to the same images, the better ones in some 20 evaluations
-(RP .99 with the limit at 1,000); stochastic sampling from the same noise leads elsewhere, however
-many evaluations it takes.
+(RP .99 with the limit at 1,000); stochastic sampling from the same noise leads elsewhere with any
+number of evaluations.
 """
 
 from pathlib import Path

@@ -4,11 +4,11 @@
 
 Data: Fashion-MNIST averaged to 8x8 (``apt-get install dataset-fashion-mnist``, or
 ``--config.data.path``), nested subsets of 16 to 4,096 images, 2,000 held out.
-Cost: see README (two CPU cores).
+Cost: minutes of two CPU cores (docs/experiments.md).
 Expect: with few images both networks are the empirical optimum of their training set on most noises
 (RP with theory well above its chance), the wider one more; with many images they leave it and
-generalize (GL at its reference), and RP with theory falls towards chance. Its ceiling is what the
-optimum shares with itself when it is solved in more steps.
+generalize (GL at its reference), and RP with theory falls towards chance. Compare with the solver's
+own error: RP of the optimum with itself, solved in more steps.
 """
 
 from reprojax import config as rc

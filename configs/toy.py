@@ -1,13 +1,13 @@
-"""A mixture of low-rank Gaussians, where the truth is known: learned, empirical, population.
+"""A mixture of low-rank Gaussians with a known distribution: network, empirical and true optimum.
 
     python -m reprojax.main --config=configs/toy.py
 
 8 components of rank 4 in 8x8 images (section 3.2.1 of arXiv 2310.05264 asks for such a ground
-truth): the empirical optimum of the training images and the optimum of the distribution itself are
-both exact, and both are sampled from the same noises as the networks.
-Cost: see README (two CPU cores, no download).
-Expect: with few images the network follows the empirical optimum; with many the population's, which
-it has never seen; the empirical optimum itself moves towards the population with N.
+truth). The empirical optimum of the training images and the optimum of the distribution are both
+exact, and both are sampled from the same noises as the networks.
+Cost: minutes of two CPU cores, no download (docs/experiments.md).
+Expect: with few images the network follows the empirical optimum, with many the optimum of the
+distribution, which it has never seen; the empirical optimum itself approaches the latter with N.
 """
 
 from reprojax import config as rc

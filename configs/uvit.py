@@ -6,14 +6,15 @@
 U-ViT-S/2 as in the paper, twice; the same with a class token, where noise i gets class i mod 10;
 and U-ViT-M, which the paper trains on ImageNet 64x64 in patches of 4: here in patches of 2, with
 the small one's budget, which are our choice.
-Data: cifar-10-python.tar.gz, its place given by ``--config.data.path``; :lab needs Debian's package
+Data: cifar-10-python.tar.gz, its path in ``--config.data.path``; :lab needs Debian's package
 dataset-fashion-mnist.
 Cost: 500,000 steps of 128 images per model at 24.4 GFLOP forward each (44 M parameters), 70.2 for
 U-ViT-M (130 M): 4.7e18 and 1.3e19 FLOP, about 3.3 and 9.5 hours on one H100 at 40 % of its bfloat16
-peak. ``--dry_run`` prints it for any change. :lab: see README.
+peak. ``--dry_run`` prints it for any change. :lab: docs/experiments.md.
 Expect: at paper scale samples of the quality of its paper, and RP about .8 with the U-Nets of
-configs/ddpmpp.py from the same noise bank (arXiv 2310.05264, figure 6). Two seeds are the ceiling.
-Given a class, a model has another map than without: RP is high only where the class fits.
+configs/ddpmpp.py from the same noise bank (arXiv 2310.05264, figure 6). Compare with two seeds
+of one model. A model with a class has another map than one without: RP is high only where the class
+fits.
 """
 
 from reprojax import config as rc

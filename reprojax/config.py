@@ -1,8 +1,8 @@
-"""The schema of a config file: its fields, their defaults, and its way to a checked study.
+"""The schema of config files: the fields, their defaults, and the study that a config describes.
 
-A config file has ``get_config(scale="")`` that starts from `default_config` and puts models in with
-`network_model` and `closed_form`. Every field can be changed on the command line:
-``--config.models.unet.network.width=16``.
+A config file has a function ``get_config(scale="")`` that starts from `default_config` and adds
+models, e.g. those of `network_model` and `closed_form`. Every field can be changed on the command
+line: ``--config.models.unet.network.width=16``.
 """
 
 from __future__ import annotations
@@ -15,16 +15,22 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from reprojax.analyses.table import ANALYSES, make_analysis
 from reprojax.data.source import SourceSpec
+from reprojax.data.subset import DataSpec
 from reprojax.diffusion.grids import GridSpec
 from reprojax.diffusion.kernels import make_kernel
 from reprojax.diffusion.losses.table import is_flow_map, objective_options
 from reprojax.errors import InputError, choices, require_choice
 from reprojax.interop.exchange import WEIGHTS, read_model
+from reprojax.models.contrast import contrast_options
 from reprojax.models.families import network_defaults
 from reprojax.sampling.flow import SamplerSpec
-from reprojax.study.analyses.specs import ANALYSES, make_analysis
-from reprojax.study.cells import Cell, DataSpec, NoiseSpec, ScoringSpec, Study
+from reprojax.sampling.noise import NoiseSpec
+from reprojax.scoring.calibration import ScoringSpec
+from reprojax.study.cells import Cell
+from reprojax.study.models import ClosedForm, Contrast, External, Imported, Model, Trained
+from reprojax.study.study import Study
 from reprojax.training.spec import LoopSpec, TrainingSpec
 
 # The U-Net of the :lab scale, 16x16.
@@ -42,25 +48,25 @@ EDM_BUDGET = dict(
 MODES = ("study", "train", "sample", "score", "report")
 
 
-def _fields(spec: type, leave_out: Iterable[str] = ()) -> dict[str, Any]:
-    """The default of every plain field of a frozen dataclass."""
+def _fields(kind: type, leave_out: Iterable[str] = ()) -> dict[str, Any]:
+    """Returns the defaults of a dataclass, of those fields that have a plain default."""
     return {
         f.name: f.default
-        for f in dataclasses.fields(spec)
+        for f in dataclasses.fields(kind)
         if f.name not in leave_out and f.default is not dataclasses.MISSING
     }
 
 
 def default_config(name: str) -> ConfigDict:
-    """The schema with its defaults and no models.
+    """Returns a config with all defaults and no models.
 
     Args:
-        name: of the study; its workdir is ``runs/<name>`` unless given.
+        name: The name of the study. The default workdir is ``runs/<name>``.
 
     Returns:
         A locked ConfigDict with the sections data, noise, sampling, scoring, training (the budget
-        that every model inherits), loop, report, analyses and models; ``hint`` is said to a user
-        whose data set is missing.
+        that every model inherits), loop, report, analyses and models. The error for a missing data
+        set ends with its ``hint``.
     """
     data = _fields(SourceSpec) | {"source": "digits"} | _fields(DataSpec)
     sampling = _sampling_fields()
@@ -72,7 +78,7 @@ def default_config(name: str) -> ConfigDict:
             "data": data,
             "noise": _fields(NoiseSpec),
             "sampling": sampling,
-            "scoring": _fields(ScoringSpec),
+            "scoring": _fields(ScoringSpec) | {"threshold": placeholder(float)},
             "training": _fields(TrainingSpec),
             "loop": _fields(LoopSpec),
             "report": {"title": ""},
@@ -84,33 +90,35 @@ def default_config(name: str) -> ConfigDict:
 
 
 def _sampling_fields() -> dict[str, Any]:
-    """The sampler's fields and its grid's, side by side."""
+    """Returns the defaults of the sampler and of its grid in one section."""
     sampling = _fields(SamplerSpec) | {"grid": GridSpec.name, "kernel": "edm"}
     return sampling | _fields(GridSpec, leave_out=("name",))
 
 
 def _unset(fields: dict[str, Any]) -> ConfigDict:
-    """A section where every field may override one of the study's."""
+    """Returns a section of empty fields, each of which may override the study's field."""
     return ConfigDict({name: placeholder(type(value)) for name, value in fields.items()})
 
 
 def network_model(family: str, **fields: Any) -> ConfigDict:
-    """One trained model.
+    """Returns the section of a trained model.
 
     Args:
-        family: a network family.
-        **fields: of `Cell` (kernel, preconditioning, objective, teacher, seed, weights,
-            sigma_data), or n_train and part where they differ from the study's, or dicts of what
-            differs from a default: ``network`` (the family's), ``options`` (the objective's),
-            ``training`` and ``sampling`` (the study's; a flow map's is one step unless given).
+        family: The name of the network family.
+        **fields: Fields of `Trained` (kernel, preconditioning, objective, teacher, seed,
+            sigma_data); ``weights``, a safetensors file to use instead of training; ``n_train`` and
+            ``part``, if they differ from the study's; and dicts of changes: ``network`` (to the
+            family's defaults), ``options`` (to the objective's defaults), ``training`` and
+            ``sampling`` (to the study's, where flow maps are sampled in one step by default).
 
     Returns:
         A locked ConfigDict.
     """
-    objective = fields.get("objective", Cell.objective)
+    objective = fields.get("objective", Trained.objective)
     model = ConfigDict(
         {
-            **_fields(Cell, leave_out=("network", "training", "sampler")),
+            **_fields(Trained, leave_out=("network", "training", "options")),
+            "weights": "",
             "family": family,
             "network": ConfigDict(network_defaults(family)),
             "options": ConfigDict(objective_options(objective)),
@@ -127,23 +135,23 @@ def network_model(family: str, **fields: Any) -> ConfigDict:
 
 
 def imported_model(folder: str, **fields: Any) -> ConfigDict:
-    """A network in a folder that ``python -m reprojax.interop`` wrote, as a model.
+    """Returns the section of a network in a folder that ``python -m reprojax.interop`` wrote.
 
     Args:
-        folder: with model.safetensors and config.json.
-        **fields: as of `network_model`, e.g. ``sampling``.
+        folder: The path of the folder, with model.safetensors and config.json.
+        **fields: Other fields of `network_model`, e.g. ``sampling``.
 
     Raises:
-        InputError: it is no such folder, or its weights are not those it describes.
+        InputError: The folder has no such files, or its weights do not fit its config.json.
     """
     facts = read_model(folder, "models").facts
-    # Of an imported model only the kind of its objective matters: whether it is a flow map.
-    unknown = "cd" if facts.kind == "flow_map" else Cell.objective
+    # The objective of an imported model matters only in that it may be one of flow maps.
+    default = "cd" if facts.kind == "flow_map" else Trained.objective
     return network_model(
         facts.family,
         kernel=facts.kernel,
         preconditioning=facts.preconditioning,
-        objective=facts.objective or unknown,
+        objective=facts.objective or default,
         sigma_data=facts.sigma_data,
         network=dict(facts.network),
         weights=str(Path(folder) / WEIGHTS),
@@ -152,42 +160,74 @@ def imported_model(folder: str, **fields: Any) -> ConfigDict:
 
 
 def closed_form(family: str, **fields: Any) -> ConfigDict:
-    """One closed-form denoiser ("optimum", "gaussian", "population"); fields: n_train or part."""
-    model = ConfigDict(
-        {"family": family, "n_train": placeholder(int), "part": placeholder(str)}
-    ).lock()
+    """Returns the section of a closed-form denoiser.
+
+    Args:
+        family: "optimum", "gaussian" or "population".
+        **fields: ``n_train`` and ``part``, if they differ from the study's.
+    """
+    return _section({"family": family}, fields)
+
+
+def external_model(path: str, **fields: Any) -> ConfigDict:
+    """Returns the section of a model that is given by its samples, row i from noise i.
+
+    Args:
+        path: The path of an ``.npz`` with ``images``, a folder of images or a zip of one.
+        **fields: ``n_train`` and ``part`` of the images that the model was trained on, if they
+            differ from the study's.
+    """
+    return _section({"path": str(path)}, fields)
+
+
+def contrast_model(family: str, **fields: Any) -> ConfigDict:
+    """Returns the section of a generator that is not a diffusion model, for contrast.
+
+    Args:
+        family: The name of the family, a key of `CONTRAST_FAMILIES`.
+        **fields: ``seed``, ``options`` (a dict of changes to the family's defaults), ``n_train``
+            and ``part``.
+    """
+    options = ConfigDict(contrast_options(family))
+    return _section({"contrast": family, "seed": 0, "options": options}, fields)
+
+
+def _section(section: dict[str, Any], fields: Mapping[str, Any]) -> ConfigDict:
+    """Returns a model's section with the fields ``n_train`` and ``part``, both empty by default."""
+    data = {"n_train": placeholder(int), "part": placeholder(str)}
+    model = ConfigDict(section | data).lock()
     model.update(fields)
     return model
 
 
 def add_models(config: ConfigDict, **models: ConfigDict) -> None:
-    """Puts models into a config under their names, in order."""
+    """Adds models to a config under their names, in this order."""
     with config.unlocked():
         for name, model in models.items():
             config.models[name] = model
 
 
 def add_analysis(config: ConfigDict, name: str, **fields: Any) -> None:
-    """Asks for an analysis after the scores.
+    """Adds an analysis to a config.
 
     Args:
-        config: changed in place.
-        name: a key of `ANALYSES`.
-        **fields: of its settings; ``cells`` at least.
+        config: The config, which is changed in place.
+        name: The name of the analysis, a key of `ANALYSES`.
+        **fields: Fields of its settings, with ``cells`` at least.
     """
     require_choice("analyses", name, ANALYSES)
-    section = ConfigDict(_fields(ANALYSES[name])).lock()
+    section = ConfigDict(_fields(ANALYSES[name].settings)).lock()
     section.update(fields)
     with config.unlocked():
         config.analyses[name] = section
 
 
 def use_cifar10(config: ConfigDict, lab: str) -> None:
-    """CIFAR-10's 60,000 images, 10,000 of them held out, and 10,000 noises.
+    """Sets CIFAR-10's 60,000 images, 10,000 of them held out, and 10,000 noises.
 
     Args:
-        config: changed in place.
-        lab: what a user without CIFAR-10 can run, e.g. ``configs/uvit.py:lab``.
+        config: The config, which is changed in place.
+        lab: A config that runs without CIFAR-10, for the hint, e.g. ``configs/uvit.py:lab``.
     """
     config.data.update(source="cifar10", split="all", n_train=50_000, n_heldout=10_000)
     config.noise.n = 10_000
@@ -200,13 +240,13 @@ def use_cifar10(config: ConfigDict, lab: str) -> None:
 def use_fashion_lab(
     config: ConfigDict, size: int = 16, n_train: int = 60_000, n_heldout: int = 10_000
 ) -> None:
-    """Fashion-MNIST averaged to a laptop's scale.
+    """Sets Fashion-MNIST, 70,000 images in all, averaged to a laptop's scale.
 
     Args:
-        config: changed in place.
-        size: side in pixels.
-        n_train: training images.
-        n_heldout: held-out images; of 70,000 in all.
+        config: The config, which is changed in place.
+        size: The side of the images in pixels.
+        n_train: The number of training images.
+        n_heldout: The number of held-out images.
     """
     config.data.update(source="fashion_mnist", split="all", size=size)
     config.data.update(n_train=n_train, n_heldout=n_heldout)
@@ -219,39 +259,53 @@ def use_baselines(config: ConfigDict) -> None:
 
 
 def require_scale(scale: str, allowed: Iterable[str]) -> None:
-    """Checks the argument after the config file's name (``configs/uvit.py:lab``).
+    """Raises InputError unless a config file has a scale.
 
-    Raises:
-        InputError: the file has no such scale.
+    Args:
+        scale: The argument after the file's name (``lab`` in ``configs/uvit.py:lab``), or "".
+        allowed: The names of the file's scales.
     """
     if scale not in ("", *allowed):
         raise InputError("config scale", scale, choices(allowed, scale))
 
 
-def _make(spec: type, section: Mapping[str, Any], **more: Any) -> Any:
-    """Fills a dataclass from the fields of a section that it has."""
-    names = {f.name for f in dataclasses.fields(spec)}
+def _make(kind: type, section: Mapping[str, Any], **more: Any) -> Any:
+    """Makes a dataclass from a section, whose other fields are ignored, and from ``more``."""
+    names = {f.name for f in dataclasses.fields(kind)}
     values = {k: v for k, v in section.items() if k in names and k not in more}
-    return spec(**values, **more)
+    return kind(**values, **more)
 
 
 def _cell(name: str, model: ConfigDict, config: ConfigDict, data: DataSpec) -> Cell:
     own = {k: model[k] for k in ("n_train", "part") if model[k] is not None}
-    data = dataclasses.replace(data, **own)
+    sampler = {k: v for k, v in model.get("sampling", {}).items() if v is not None}
+    return Cell(
+        name=name,
+        model=_model(name, model, config),
+        data=dataclasses.replace(data, **own),
+        sampler=_sampler({**config.sampling, **sampler}) if sampler else None,
+    )
+
+
+def _model(name: str, model: ConfigDict, config: ConfigDict) -> Model:
+    """Returns the model that a section describes."""
+    if "path" in model:
+        return External(model.path, f"models.{name}.path")
+    if "contrast" in model:
+        return Contrast(model.contrast, _pairs(model.options), model.seed)
     if "network" not in model:
-        return Cell(name=name, family=model.family, data=data)
+        return ClosedForm(model.family)
+    network = _pairs(model.network)
+    if model.weights:
+        return _make(Imported, model, network=network)
     budget = config.training.to_dict()
     budget |= {k: v for k, v in model.training.items() if v is not None}
-    own = {k: v for k, v in model.sampling.items() if v is not None}
     return _make(
-        Cell,
+        Trained,
         model,
-        name=name,
-        data=data,
-        network=_pairs(model.network),
+        network=network,
         options=_pairs(model.options),
         training=TrainingSpec(**budget),
-        sampler=_sampler({**config.sampling, **own}) if own else None,
     )
 
 
@@ -270,13 +324,12 @@ def _frozen(value: Any) -> Any:
 
 
 def make_study(config: ConfigDict) -> Study:
-    """Turns a config into a study of frozen dataclasses, checking each field.
+    """Makes the study that a config describes, and checks every field.
 
     Raises:
-        InputError: naming the field as it is written in the config.
+        InputError: A field is out of range. The error names it as the config does.
     """
-    if config.mode not in MODES:
-        raise InputError("mode", config.mode, choices(MODES, config.mode))
+    require_choice("mode", config.mode, MODES)
     source = _make(SourceSpec, config.data, name=config.data.source)
     data = _make(DataSpec, config.data, source=source)
     sampler = _sampler(config.sampling)
@@ -298,7 +351,7 @@ def make_study(config: ConfigDict) -> Study:
 
 
 def _checked(prefix: str, fn, *args: Any) -> Any:
-    """Calls ``fn``, prefixing the field of an InputError."""
+    """Calls ``fn``, with ``prefix`` before the field of any InputError."""
     try:
         return fn(*args)
     except InputError as error:

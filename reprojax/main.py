@@ -16,84 +16,81 @@ from reprojax.errors import InputError, ReprojaxError, choices, one_line
 from reprojax.runtime import job
 
 if TYPE_CHECKING:
-    from reprojax.study.stages import Context
+    from reprojax.study.context import Context
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file of the study, e.g. configs/quickstart.py; FILE:scale for a scale."
+    "config", None, "The study's config file, e.g. configs/quickstart.py, or FILE:scale."
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results [runs/<config name>].")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the results [runs/<config name>].")
 _MODE = flags.DEFINE_enum(
     "mode",
     None,
     rc.MODES,
-    "How far to go: study (everything), or up to train, sample or score; report draws again.",
+    "Where to stop: train, sample, score or study (everything). report draws the report again.",
 )
 _DRY_RUN = flags.DEFINE_boolean(
     "dry_run", False, "Print the cells with parameters, FLOPs and estimated time; run nothing."
 )
 _OVERWRITE = flags.DEFINE_boolean(
-    "overwrite", False, "Remove another config's artefacts from the workdir first."
+    "overwrite", False, "First remove another config's artefacts from the workdir."
 )
-_RETRY_FAILED = flags.DEFINE_boolean(
-    "retry_failed", False, "Forget first which cells failed, so that they are tried again."
-)
+_RETRY_FAILED = flags.DEFINE_boolean("retry_failed", False, "Try the cells that failed once more.")
 _SHARD = flags.DEFINE_string(
     "shard",
     None,
-    "i/n: do only every n-th cell from the i-th (0 <= i < n) on; whichever shard finds all cells "
-    "done makes the scores.",
+    "i/n: work on every n-th cell from the i-th on, 0 <= i < n. The shard that ends last makes the "
+    "scores.",
 )
 _WAIT_SECONDS = flags.DEFINE_float(
-    "wait_seconds", None, "Wait so long in all for other workers of the folder [as they live]."
+    "wait_seconds", None, "The seconds to wait for other workers of the folder [while they live]."
 )
 
 _DISTRIBUTED = flags.DEFINE_boolean(
     "distributed",
     False,
-    "Join the job that this process is part of, where JAX finds it by itself: SLURM, Open MPI, TPU "
-    "pods, Kubernetes. All its processes train and sample each model together.",
+    "Join the job of several processes that this process belongs to, where JAX finds it by itself: "
+    "SLURM, Open MPI, TPU pods, Kubernetes. Its processes train and sample each model together.",
 )
 _COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
-    "Join a job that JAX cannot find by itself: host:port of its process 0, where this port and "
-    "the next are free.",
+    "Join a job that JAX cannot find by itself: host:port of its process 0, with a free port.",
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "With --coordinator: processes of the job."
+    "num_processes", None, "With --coordinator: the number of processes."
 )
 _PROCESS_ID = flags.DEFINE_integer(
-    "process_id", None, "With --coordinator: number of this process, from 0."
+    "process_id", None, "With --coordinator: the number of this process, from 0."
 )
 _PLAN_DEVICES = flags.DEFINE_integer(
     "plan_devices",
     None,
-    "Compile the largest cell's train step for so many devices, print its memory and collectives; "
-    "run nothing. Needs none of the devices.",
+    "Compile the largest cell's training step for this number of devices, which need not be there, "
+    "and print its memory and collectives. Run nothing.",
 )
 
 
 def join_job() -> None:
-    """Joins the job of several processes that the flags describe, if they do.
+    """Joins the job of several processes that the flags describe, if they describe one.
 
     Raises:
-        InputError: flags that do not go together, or no such job.
-        LostPeerError: another process did not come.
+        InputError: The flags contradict each other, or there is no such job.
+        LostPeerError: Another process did not start.
     """
     count, number = _NUM_PROCESSES.value, _PROCESS_ID.value
     if _COORDINATOR.value is None:
         for name, value in (("--num_processes", count), ("--process_id", number)):
             if value is not None:
-                raise InputError(name, value, "only with --coordinator=host:port")
+                raise InputError(name, value, "must come with --coordinator=host:port")
         if _DISTRIBUTED.value:
             job.start()
         return
     job.parse_address(_COORDINATOR.value)
     if count is None or count < 1:
-        raise InputError("--num_processes", count, "with --coordinator it must be at least 1")
+        raise InputError("--num_processes", count, "must be at least 1 with --coordinator")
     if number is None or not 0 <= number < count:
-        allowed = f"with --coordinator it must be 0 to {count - 1}, another on each process"
-        raise InputError("--process_id", number, allowed)
+        requirement = f"must be 0 to {count - 1} with --coordinator, another on each process"
+        raise InputError("--process_id", number, requirement)
     job.start(_COORDINATOR.value, count, number)
 
 
@@ -101,20 +98,21 @@ def run(command: str) -> None:
     """Runs what the flags ask for.
 
     Args:
-        command: the command line to cite in the report.
+        command: The command line, which the report shows.
 
     Raises:
-        ReprojaxError: with the exit code to end with.
+        ReprojaxError: The run ends early. The error has the exit code.
     """
     config = _CONFIG.value
-    # First: neither can be done once a device was touched, as making a study does.
+    # These come first, because both must precede the first use of a device, by `make_study`.
     if _PLAN_DEVICES.value is not None:
         job.pretend_devices(_PLAN_DEVICES.value)
     else:
         join_job()
     study = rc.make_study(config)
     shard = _parse_shard(_SHARD.value)
-    # Late: the flags, and most mistakes, are checked before what is slow to import.
+    # These imports are slow, so flags and most of the config are checked before them.
+    from reprojax.analyses.table import ANALYSES, show_modules
     from reprojax.report.from_study import report_study
     from reprojax.runtime.console import Reporter
     from reprojax.study.planning.plan import print_plan
@@ -126,7 +124,7 @@ def run(command: str) -> None:
     share = Share(*shard, retry_failed=_RETRY_FAILED.value, wait_seconds=_WAIT_SECONDS.value)
     reporter = Reporter(quiet=not job.is_first())
     try:
-        prepared = prepare(study)
+        prepared = prepare(study, ANALYSES)
     except InputError as error:
         raise _with_hint(error, config) from error
     if _PLAN_DEVICES.value is not None:
@@ -139,8 +137,8 @@ def run(command: str) -> None:
     reporter.say(f"workdir: {workdir}")
     mode = _MODE.value or config.mode
     if mode == "report" and read_scores(workdir, prepared.identity) is None:
-        allowed = "a folder in which this config was scored: first --mode=study or --mode=score"
-        raise InputError("workdir", workdir, allowed)
+        requirement = "has no scores of this config; run --mode=study or --mode=score first"
+        raise InputError("workdir", workdir, requirement)
     last = {"study": "analyse", "report": "analyse"}.get(mode, mode)
 
     def report(context: Context) -> None:
@@ -150,6 +148,7 @@ def run(command: str) -> None:
             command=command,
             title=config.report.title or study.name,
             again=mode == "report",
+            shows=show_modules(),
         )
 
     run_study(
@@ -165,14 +164,14 @@ def run(command: str) -> None:
 
 
 def _with_hint(error: InputError, config: ConfigDict) -> InputError:
-    """The error, with the config's hint where a data set is missing."""
+    """Returns the error, with the config's hint if a data set is missing."""
     if config.hint and error.field in ("data.path", "data.dataset"):
         return InputError(error.field, error.value, f"{error.requirement}; {config.hint}")
     return error
 
 
 def _parse_shard(text: str | None) -> tuple[int, int]:
-    """The two numbers of ``--shard=i/n``; all cells without one."""
+    """Returns the two numbers of ``--shard=i/n``, or (0, 1) for all cells."""
     if text is None:
         return 0, 1
     index, _, count = text.partition("/")
@@ -182,35 +181,35 @@ def _parse_shard(text: str | None) -> tuple[int, int]:
 
 
 def load_config(argv: list[str]) -> ConfigDict:
-    """Loads the file of ``--config=FILE[:scale]`` as it is before any override.
+    """Loads the file of ``--config=FILE[:scale]``, without the overrides of other flags.
 
     Raises:
-        InputError: no such option, no such file, or the file refuses the scale.
+        InputError: The option or the file is missing, or the file has no such scale.
     """
     options = [a.partition("=")[2] for a in argv[1:] if a.lstrip("-").startswith("config=")]
     if not options:
-        raise InputError("--config", None, "a config file, e.g. --config=configs/quickstart.py")
+        raise InputError("--config", None, "must be given, e.g. --config=configs/quickstart.py")
     path, _, scale = options[-1].partition(":")
     if not Path(path).is_file():
-        raise InputError("--config", path, "an existing file, e.g. configs/quickstart.py")
+        raise InputError("--config", path, "must be an existing file, e.g. configs/quickstart.py")
     spec = importlib.util.spec_from_file_location("reprojax_config_file", path)
     if spec is None:
-        raise InputError("--config", path, "a Python file with get_config()")
+        raise InputError("--config", path, "must be a Python file with get_config()")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
-        raise InputError("--config", path, "a Python file with get_config()")
+        raise InputError("--config", path, "must be a Python file with get_config()")
     try:
         return module.get_config(scale)
     except (AttributeError, KeyError, TypeError) as error:  # a field that the schema lacks
-        raise InputError("--config", path, f"a config of the schema ({error})") from error
+        raise InputError("--config", path, f"must be a config of the schema; {error}") from error
 
 
 def parse_flags(argv: list[str]) -> None:
     """Parses the command line.
 
     Raises:
-        InputError: an unknown flag or config field, or a value of the wrong type.
+        InputError: A flag or config field is unknown, or a value has the wrong type.
     """
     config = load_config(argv)
     overrides = [a.lstrip("-") for a in argv[1:] if a.lstrip("-").startswith("config.")]
@@ -225,18 +224,19 @@ def parse_flags(argv: list[str]) -> None:
             if f"config.{name}=" in text or f"config.{name}:" in text:
                 kind = _type_of(config, name)
                 raise InputError(name, value, f"must be of type {kind.__name__}") from error
-        raise InputError("command line", " ".join(argv[1:]), text) from error
+        raise InputError("command line", None, text) from error
     if len(rest) > 1:
-        raise InputError("command line", rest[1], "options only, each as --name=value")
+        raise InputError("command line", rest[1], "must be an option, --name=value")
 
 
 def _require_field(config: ConfigDict, field: str, value: str) -> None:
-    place = config
+    section = config
     for part in field.split("."):
-        known = place.keys() if isinstance(place, ConfigDict) else ()
-        if part not in known:
-            raise InputError(field, value, f"no such config field; {choices(known, part)}")
-        place = place[part]
+        names = section.keys() if isinstance(section, ConfigDict) else ()
+        if part not in names:
+            requirement = f"there is no such field; {part!r} {choices(names, part)}"
+            raise InputError(field, value, requirement)
+        section = section[part]
 
 
 def _type_of(config: ConfigDict, field: str) -> type:
@@ -247,7 +247,7 @@ def _type_of(config: ConfigDict, field: str) -> type:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; gives the exit code."""
+    """Runs the command line and returns the exit code."""
     argv = list(sys.argv if argv is None else argv)
     if any(a in ("--help", "-help", "--helpfull", "--helpshort", "-h") for a in argv[1:]):
         print(f"{__doc__}\n\nflags:\n{flags.FLAGS.module_help(sys.modules[__name__])}")

@@ -1,42 +1,27 @@
 """Scores anyone's samples: ``python -m reprojax.score --samples A=a.npz --samples B=b/ --out DIR``.
 
-Reads sets of samples whose row i came from the same noise, and writes DIR/scores.json.
+Reads sets of samples whose row i came from the same noise, and leaves in DIR what a study leaves:
+``scores.json``, figures, and a page. The command is flags and a study of external cells.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
+import shlex
 import sys
-import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from rich.console import Console
-from rich.table import Table
-
-from reprojax.data.source import SourceSpec, open_source
 from reprojax.errors import InputError, InterruptedRunError, ReprojaxError
-from reprojax.runtime.files import write_json
-from reprojax.sampling.noise import NoiseBank
-from reprojax.scoring.descriptors import ROWS, descriptor_class, unit_rows
-from reprojax.scoring.distance_rows import curve_rows, distance_rows
-from reprojax.scoring.scoreboard import SampleSet, TrainSet, score_all
-from reprojax.scoring.thresholds import (
-    GL_TARGET,
-    MAX_IMAGES,
-    PAPER_TAU,
-    RP_RATE,
-    calibrate_gl,
-    calibrate_rp,
-)
 
-GIVEN = "features"  # the descriptor's name where features came with the samples
-WITH_WEIGHTS = ("sscd", "learned")
-TRAIN = "train"
+if TYPE_CHECKING:
+    from reprojax.interop.samples import ImageSet
+    from reprojax.study.context import Context
+    from reprojax.study.runner import Prepared
+
+NAME = "score"  # of the study
 
 EPILOG = """\
 PATH is an .npz with `images` (uint8 [n,h,w,c] or [n,h,w]) or `features` (float32 [n,d]), a folder
@@ -49,29 +34,10 @@ pair of distinct training images exceeds with probability 0.001; for gl, where h
 (without --heldout: training images, each against the others) score .95. Without --train the mean
 image is that of all given samples, and the pairs are those of the first set's samples. scores.json
 records under `calibration` which it was.
+
+DIR gets scores.json, figures/ and report/index.html. It may be new, empty, or hold the results of
+this command, which are replaced; the results of a study are not.
 """
-
-
-@dataclass(frozen=True, eq=False)
-class ImageSet:
-    """What one PATH holds: uint8 `[n, h, w, c]`, float32 unit rows `[n, d]`, or both."""
-
-    field: str
-    images: np.ndarray | None
-    features: np.ndarray | None
-
-    def __len__(self) -> int:
-        return len(self.features if self.features is not None else self.images)
-
-    @property
-    def hash(self) -> str:
-        """Sixteen hex digits of the SHA-256 of the arrays: the same for a folder and its zip."""
-        digest = hashlib.sha256()
-        for array in (self.images, self.features):
-            if array is not None:
-                digest.update(f"{array.dtype.str} {array.shape} ".encode())
-                digest.update(np.ascontiguousarray(array))
-        return digest.hexdigest()[:16]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -82,19 +48,20 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Scores the sample sets named on the command line and writes DIR/scores.json.
+    """Scores the sample sets named on the command line.
 
     Args:
-        argv: the arguments; None takes those of the process.
+        argv: The arguments; None takes those of the process.
 
     Raises:
-        SystemExit: 2 for bad input, after one line on stderr and before anything is written; 130
-            when interrupted.
+        SystemExit: With 2 for bad input, after one line on stderr and before anything is written;
+            with 130 when interrupted.
     """
     parser = _build_parser()
+    argv = sys.argv[1:] if argv is None else list(argv)
     args = parser.parse_args(argv)
     try:
-        _run(args)
+        _run(args, f"python -m reprojax.score {shlex.join(argv)}")
     except ReprojaxError as error:
         parser.exit(error.exit_code, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:
@@ -115,236 +82,138 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--heldout", metavar="PATH", help="real images that they were not trained on")
     add(
         "--descriptor",
-        choices=["pixels", *WITH_WEIGHTS],
-        help="what to compare images by; default: the given features where every PATH has them, "
-        "else pixels",
+        metavar="NAME[:FILE]",
+        help="what to compare images by (pixels); default: the given features where every PATH has "
+        "them, else pixels",
     )
-    add("--weights", metavar="FILE", help="weights of the descriptor (sscd, learned)")
     add("--threshold", metavar="T", type=float, help="of the cosine, in place of a calibrated one")
     add("--noise", metavar="FILE", help="the .npz of the noise, whose fingerprint is recorded")
-    add("--out", metavar="DIR", required=True, help="where scores.json goes")
+    add("--out", metavar="DIR", required=True, help="where the results go")
     return parser
 
 
-def _run(args: argparse.Namespace) -> None:
-    out = Path(args.out)
-    _check_options(args, out)
-    sets = {name: _read(f"--samples {name}", path) for name, path in _named_paths(args.samples)}
-    train = _read("--train", args.train) if args.train else None
-    heldout = _read("--heldout", args.heldout) if args.heldout else None
-    noise = _read_noise(args.noise, len(next(iter(sets.values())))) if args.noise else None
-    descriptor, sets, train, heldout = _described(args.descriptor, sets, train, heldout)
-    tau_rp, tau_gl, calibration = _thresholds(descriptor, args.threshold, sets, train, heldout)
-    key = TRAIN if train else None
-    samples = [SampleSet(name, s.images, s.features, key) for name, s in sets.items()]
-    pairs, models = score_all(
-        samples,
-        {TRAIN: _as_train_set(train)} if train else {},
-        _as_train_set(heldout) if heldout else None,
-        descriptor,
-        tau_rp,
-        tau_gl,
-    )
-    num_train = len(train) if train else 0
-    scores = {
-        "schema": 1,
-        "noise": noise,
-        "cells": {name: _cell(s, num_train) for name, s in sets.items()},
-        "pairs": pairs,
-        "models": models,
-        "calibration": calibration,
-        "distances": distance_rows(samples),
-        "rp_curves": curve_rows(samples),
-    }
+def _run(args: argparse.Namespace, command: str) -> None:
+    _check_options(args)
+    # Late: most mistakes in the options are found before what is slow to import.
+    from reprojax.analyses.table import show_modules
+    from reprojax.report.from_study import report_study
+    from reprojax.study.runner import run_study
+
+    prepared = _prepared(args)
+
+    def report(context: Context) -> None:
+        report_study(
+            context,
+            prepared.identity,
+            command=command,
+            title=f"Scores of {', '.join(cell.name for cell in prepared.study.cells)}",
+            shows=show_modules(),
+        )
+
     try:
-        write_json(out / "scores.json", scores)
-    except OSError as error:
-        raise InputError("--out", args.out, f"a folder to write to ({error.strerror})") from error
-    _print(pairs, models, out / "scores.json")
+        run_study(prepared, args.out, overwrite=_is_ours(Path(args.out)), report=report)
+    except InputError as error:
+        if error.field != "workdir":
+            raise
+        raise InputError("--out", args.out, error.requirement) from error
+    print(f"wrote {Path(args.out) / 'scores.json'}")
 
 
-def _check_options(args: argparse.Namespace, out: Path) -> None:
+def _is_ours(out: Path) -> bool:
+    """Returns True for a folder with results of this command, which may be replaced."""
+    from reprojax.runtime.workdir import owner
+
+    return owner(out) == NAME
+
+
+def _prepared(args: argparse.Namespace) -> Prepared:
+    """Reads all sets and makes a study of them."""
+    from reprojax.interop.samples import read_image_set
+    from reprojax.sampling.noise import read_noise_record
+    from reprojax.scoring.scores import GIVEN_FEATURES
+    from reprojax.study.cells import Cell
+    from reprojax.study.context import Banks
+    from reprojax.study.images import GivenImages
+    from reprojax.study.models import External
+    from reprojax.study.runner import prepare
+    from reprojax.study.study import ScoringSpec, Study
+
+    cells = [Cell(n, External(path, f"--samples {n}")) for n, path in _named_paths(args.samples)]
+    sets = [cell.model.images for cell in cells]
+    train = read_image_set("--train", args.train) if args.train else None
+    heldout = read_image_set("--heldout", args.heldout) if args.heldout else None
+    every = [*sets, *(s for s in (train, heldout) if s)]
+    by_features = args.descriptor is None and all(s.features is not None for s in every)
+    _check_shapes(every, by_features)
+    n = len(sets[0])
+    for image_set in sets:
+        if len(image_set) != n:
+            requirement = (
+                f"has {len(image_set)} samples; must have {n}, as {sets[0].field} has: row i comes "
+                "from noise i"
+            )
+            raise InputError(image_set.field, None, requirement)
+    scoring = ScoringSpec(
+        descriptor=GIVEN_FEATURES if by_features else args.descriptor or "pixels",
+        threshold=None if args.threshold is None else round(args.threshold, 6),
+    )
+    record = read_noise_record(args.noise, n, "--noise") if args.noise else None
+    return prepare(
+        Study(NAME, None, tuple(cells), scoring=scoring),
+        images=GivenImages(sets[0], train, heldout),
+        banks=Banks(None, None, n, record),
+    )
+
+
+def _check_options(args: argparse.Namespace) -> None:
     """Refuses what can be refused before any file is read."""
-    if args.descriptor in WITH_WEIGHTS:
-        allowed = "pixels: sscd and learned come with descriptor weights, not in this version"
-        raise InputError("--descriptor", args.descriptor, allowed)
-    if args.weights:
-        raise InputError("--weights", args.weights, "for sscd and learned only")
+    from reprojax.scoring.descriptors import check_descriptor
+
+    if args.descriptor:
+        check_descriptor(args.descriptor, "--descriptor")
     if args.threshold is not None and not -1 <= args.threshold <= 1:
-        raise InputError("--threshold", args.threshold, "a cosine is between -1 and 1")
+        raise InputError("--threshold", args.threshold, "must be a cosine, between -1 and 1")
     if args.heldout and not args.train:
-        raise InputError("--heldout", args.heldout, "used together with --train only")
+        raise InputError("--heldout", args.heldout, "must be used together with --train")
     if len(args.samples) < 2 and not args.train:
-        raise InputError("--samples", args.samples[0], "two sets make a pair; one needs --train")
-    if out.exists() and not out.is_dir():
-        raise InputError("--out", args.out, "a folder")
+        requirement = "must be given twice to make a pair; one set needs --train"
+        raise InputError("--samples", args.samples[0], requirement)
+    if Path(args.out).exists() and not Path(args.out).is_dir():
+        raise InputError("--out", args.out, "must be a folder")
 
 
 def _named_paths(options: Sequence[str]) -> Iterator[tuple[str, str]]:
-    seen = set()
+    names = set()
     for option in options:
         name, _, path = option.partition("=")
         if not name or not path:
-            raise InputError("--samples", option, "NAME=PATH")
-        if name in seen:
-            raise InputError("--samples", option, f"a name other than {name!r}, which is taken")
-        seen.add(name)
+            raise InputError("--samples", option, "must be NAME=PATH")
+        if name in names:
+            raise InputError("--samples", option, f"must have another name than {name!r}")
+        names.add(name)
         yield name, path
 
 
-def _read(field: str, path: str) -> ImageSet:
-    """Reads a PATH; raises InputError naming the option where it cannot be used."""
-    names = _npz_names(field, path) if path.endswith(".npz") else ["images"]
-    if not {"images", "features"} & set(names):
-        raise InputError(field, path, f"an .npz with `images` or `features`, not {names}")
-    images = features = None
-    if "features" in names:
-        features = _npz_array(field, path, "features")
-        if features.dtype != np.float32 or features.ndim != 2 or not features.shape[1]:
-            found = f"{path}: features {features.dtype} {list(features.shape)}"
-            raise InputError(field, found, "float32 [n, d]")
-        if not np.isfinite(features).all():
-            raise InputError(field, path, "features without NaN or infinity")
-        features = unit_rows(features)
-    if "images" in names:
-        images = _read_images(field, path)
-    if images is not None and features is not None and len(images) != len(features):
-        found = f"{path}: {len(images)} images, {len(features)} features"
-        raise InputError(field, found, "one row of features for each image")
-    result = ImageSet(field, images, features)
-    if not len(result):
-        raise InputError(field, path, "a set that is not empty")
-    return result
+def _check_shapes(sets: Sequence[ImageSet], by_features: bool) -> None:
+    """Raises InputError unless all sets have images, or else features, of one shape."""
 
+    def shape(image_set: ImageSet) -> tuple[int, ...]:
+        array: Any = image_set.features if by_features else image_set.images
+        return array.shape[1:]
 
-def _read_images(field: str, path: str) -> np.ndarray:
-    kind = "npz" if path.endswith(".npz") else "folder"
-    try:
-        source = open_source(SourceSpec(name=kind, path=path))
-        return np.asarray(source.gather(np.arange(len(source))))
-    except InputError as error:  # name the option, which is what the user can change
-        raise InputError(field, path, str(error)) from error
-
-
-def _npz_names(field: str, path: str) -> list[str]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return sorted(arrays.files)
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError(field, path, "an .npz file that can be read") from error
-
-
-def _npz_array(field: str, path: str, name: str) -> np.ndarray:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return arrays[name]
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(field, path, f"an .npz file with a readable `{name}`") from error
-
-
-def _read_noise(path: str, n: int) -> dict:
-    """The fingerprint that a noise file states, or else that of its noise."""
-    names = _npz_names("--noise", path)
-    if "noise" not in names:
-        raise InputError("--noise", path, f"an .npz with `noise`, not {names}")
-    noise = _npz_array("--noise", path, "noise")
-    if noise.dtype != np.float32 or noise.ndim != 4 or len(noise) < n:
-        found = f"{path}: {noise.dtype} {list(noise.shape)}"
-        raise InputError("--noise", found, f"float32 [n, h, w, c], n at least {n}")
-    if "fingerprint" in names:
-        fingerprint = str(_npz_array("--noise", path, "fingerprint"))
-    else:
-        bank = NoiseBank(seed=-1, n=len(noise), shape=noise.shape[1:], array=noise)
-        fingerprint = bank.fingerprint()
-    return {"fingerprint": fingerprint, "n": len(noise)}
-
-
-def _described(name, sets, train, heldout):
-    """(descriptor's name, sets, train, heldout), each set with comparable features."""
-    every = [*sets.values(), *(s for s in (train, heldout) if s)]
-    if name is None and all(s.features is not None for s in every):
-        _require_equal(every, lambda s: s.features.shape[1], "features")
-        return GIVEN, sets, train, heldout
-    for s in every:
-        if s.images is None:
-            allowed = "images, or features in every one of --samples, --train and --heldout"
-            raise InputError(s.field, "features alone", allowed)
-    _require_equal(every, lambda s: s.images.shape[1:], "images")
-    fit_on = [train] if train else sets.values()
-    blocks = (s.images[i : i + ROWS] for s in fit_on for i in range(0, len(s), ROWS))
-    describe = descriptor_class(name or "pixels").fit(blocks)
-
-    def with_features(s: ImageSet | None) -> ImageSet | None:
-        return s and ImageSet(s.field, s.images, describe(s.images))
-
-    sets = {key: with_features(s) for key, s in sets.items()}
-    return describe.name, sets, with_features(train), with_features(heldout)
-
-
-def _require_equal(sets: Sequence[ImageSet], shape_of, what: str) -> None:
+    if not by_features:
+        for image_set in sets:
+            if image_set.images is None:
+                requirement = (
+                    "has features alone; must have images, or else each of --samples, --train and "
+                    "--heldout must have features"
+                )
+                raise InputError(image_set.field, None, requirement)
     for a, b in itertools.pairwise(sets):
-        if shape_of(a) != shape_of(b):
-            found = f"{what} of shape {shape_of(b)}"
-            raise InputError(b.field, found, f"shape {shape_of(a)}, as {a.field} has")
-
-
-def _thresholds(descriptor, given, sets, train, heldout):
-    """(τ of RP, τ of GL, what they rest on); GL's has no use without training images."""
-    if given is not None or descriptor == GIVEN:
-        source, tau = ("paper", PAPER_TAU) if given is None else ("--threshold", given)
-        tau = round(tau, 6)
-        row = {"source": source, "threshold": tau}
-        return tau, tau, {"rp": row, "gl": row if train else None}
-    base = train or next(iter(sets.values()))
-    tau = calibrate_rp(base.features)
-    row = {"source": base.field, "n": min(len(base), MAX_IMAGES), "rate": RP_RATE, "threshold": tau}
-    if not train:
-        return tau, tau, {"rp": row, "gl": None}
-    tau_gl = calibrate_gl(heldout.features if heldout else None, train.features)
-    if heldout:
-        gl_row = {"source": "--heldout", "n": len(heldout)}
-    else:
-        gl_row = {"source": "--train, leave-one-out", "n": min(len(train), MAX_IMAGES)}
-    gl_row |= {"target": GL_TARGET, "threshold": tau_gl}
-    return tau, tau_gl, {"rp": row, "gl": gl_row}
-
-
-def _as_train_set(s: ImageSet) -> TrainSet:
-    return TrainSet(s.images, s.features, len(s))
-
-
-def _cell(s: ImageSet, num_train: int) -> dict:
-    return {
-        "hash": s.hash,
-        "kind": "external",
-        "family": "external",
-        "width": 0,
-        "n_train": num_train,
-        "subset": "",
-        "kernel": "",
-        "seed": 0,
-        "solver": "",
-        "nfe": 0,
-    }
-
-
-def _print(pairs: Sequence[dict], models: Sequence[dict], path: Path) -> None:
-    """Two small tables and where the file is."""
-    console = Console(markup=False, emoji=False, highlight=False)  # names are the user's
-    for title, rows, label, last in (
-        ("pairs", pairs, lambda row: f"{row['a']} | {row['b']}", "chance"),
-        ("models", models, lambda row: row["name"], "reference"),
-    ):
-        if not rows:
-            continue
-        table = Table("set", "score", "value", "95 % interval", last, title=title)
-        for row in rows:
-            low, high = row["ci95"]
-            other = "–" if row[last] is None else f"{row[last]:.3f}"
-            interval = f"{low:.3f} … {high:.3f}"
-            table.add_row(label(row), row["score"], f"{row['value']:.3f}", interval, other)
-        console.print(table)
-    console.print(f"wrote {path}", soft_wrap=True)
+        if shape(a) != shape(b):
+            array = "features" if by_features else "images"
+            requirement = f"has {array} of shape {shape(b)}; must have {shape(a)}, as {a.field}"
+            raise InputError(b.field, None, requirement)
 
 
 if __name__ == "__main__":

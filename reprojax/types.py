@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 from jax.sharding import Mesh, NamedSharding
 
+NULL_LABEL = -1  # in place of a class label: a conditional network then knows no class
+
 
 class DenoiseFn(Protocol):
     """A function that returns E[x0 | x] at noise level sigma: a trained network or a closed form.

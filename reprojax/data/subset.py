@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from reprojax.data.source import ImageSource
-from reprojax.errors import InputError, require_choice
+from reprojax.data.source import ImageSource, SourceSpec
+from reprojax.errors import InputError, require_choice, require_seed
 from reprojax.rng import host_permutation
 
 # The positions in the pool that belong to each part.
@@ -16,6 +17,8 @@ PARTS = {"all": slice(None), "A": slice(0, None, 2), "B": slice(1, None, 2)}
 # Cosines so near to the threshold are computed again in float64, because float32 sums differ
 # between machines.
 NEAR = 1e-5
+
+BLOCK = 4096  # images that are read at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +49,11 @@ class Subset:
         """Reads the images at these positions, int64 `[b]`, as uint8 `[b, h, w, c]`."""
         return self.source.gather(self.indices[positions])
 
+    def blocks(self, size: int = BLOCK) -> Iterator[np.ndarray]:
+        """Yields all images in order, uint8 `[<= size, h, w, c]` at a time."""
+        for start in range(0, len(self), size):
+            yield self.images(start, min(start + size, len(self)))
+
     def cycle(self, count: int) -> np.ndarray:
         """Returns the first ``count`` positions, int64, starting again at 0 after the last."""
         return np.arange(count) % len(self)
@@ -60,6 +68,30 @@ class Subset:
     def fingerprint(self) -> str:
         """A SHA-256 in hex that identifies these images in this order."""
         return self.source.fingerprint(self.indices)
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Images of a study and how they are divided.
+
+    Attributes:
+        source: Where they come from.
+        n_train: The number of training images, 0 for all that are not held out.
+        n_heldout: The number of held-out images.
+        seed: The seed of the permutation behind subsets.
+        part: "all", or the disjoint halves "A" and "B".
+        dedup: Whether near-duplicates are removed first.
+    """
+
+    source: SourceSpec
+    n_train: int = 0
+    n_heldout: int = 0
+    seed: int = 0
+    part: str = "all"
+    dedup: bool = False
+
+    def __post_init__(self):
+        require_seed("data.seed", self.seed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from reprojax.models.layers import (
     require_condition,
     xavier,
 )
+from reprojax.types import NULL_LABEL
 
 
 class TransformerBlock(nn.Module):
@@ -151,7 +152,8 @@ class UViT(nn.Module):
         tokens = [time[:, None].astype(x.dtype), x]
         if self.num_classes:
             embed = nn.Embed(self.num_classes, self.width, embedding_init=normal_002, name="label")
-            tokens.insert(0, embed(cond)[:, None].astype(x.dtype))
+            label = jnp.where(cond[:, None] == NULL_LABEL, 0.0, embed(cond))
+            tokens.insert(0, label[:, None].astype(x.dtype))
         x = jnp.concatenate(tokens, axis=1)
         positions = self.param("positions", normal_002, (1, x.shape[1], self.width), jnp.float32)
         return x + positions.astype(x.dtype), len(tokens) - 1

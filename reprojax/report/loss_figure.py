@@ -7,26 +7,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
-from matplotlib.lines import Line2D
 
+from reprojax.drawing import draw
 from reprojax.report.inputs import ReportInputs
-from reprojax.report.plotting import (
-    BLUE,
-    RED,
-    Plate,
-    label,
-    line_styles,
-    new_figure,
-    style_axes,
-)
-from reprojax.report.rows import model_names
+from reprojax.scoring.views import model_names
 
 MOST_CURVES = 20  # about what line styles can tell apart
 MOST_COLUMNS = 4
 SMOOTH_ABOVE = 100  # points from which a curve is drawn as a running mean over its noise
 
 
-def loss_plate(inputs: ReportInputs) -> Plate | None:
+def loss_plate(inputs: ReportInputs) -> draw.Plate | None:
     """Draws the training losses and each cell's last evaluation; None where neither is there."""
     order = [n for n in model_names(inputs.scores) if n in inputs.metrics]
     order = (order + [n for n in inputs.metrics if n not in order])[:MOST_CURVES]
@@ -37,7 +28,7 @@ def loss_plate(inputs: ReportInputs) -> Plate | None:
         return None
     rows = -(-len(last) // MOST_COLUMNS)
     heights = [2.9] * bool(curves) + [2.1 * rows + 0.4] * bool(last)
-    fig = new_figure(9.6, sum(heights))
+    fig = draw.new_figure(9.6, sum(heights))
     subfigures = list(fig.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0])
     if last:
         _draw_panels(subfigures.pop(), last)
@@ -53,11 +44,11 @@ def loss_plate(inputs: ReportInputs) -> Plate | None:
         )
     cut = f" The first {len(order)} cells." if len(inputs.metrics) > len(order) else ""
     alt = f"Loss curves of {len(order)} trained cells: {', '.join(order)}."
-    return Plate("loss", "Training", " ".join(parts) + cut, alt, fig)
+    return draw.Plate("loss", "Training", " ".join(parts) + cut, alt, fig)
 
 
 def _curve(rows: Sequence[Mapping]) -> np.ndarray:
-    """Finite (images, loss) of the training rows, `[n, 2]`, by images."""
+    """Returns the finite (images, loss) of the training rows, `[n, 2]`, sorted by images."""
     points = [(r["images"], r["loss"]) for r in rows if "images" in r and r.get("loss") is not None]
     points = np.asarray(points, float).reshape(-1, 2)
     points = points[np.isfinite(points).all(1) & (points[:, 0] > 0)]
@@ -65,12 +56,12 @@ def _curve(rows: Sequence[Mapping]) -> np.ndarray:
 
 
 def _last_evaluation(rows: Sequence[Mapping]) -> Mapping | None:
-    found = [row for row in rows if row.get("sigma") and row.get("loss_train")]
-    return max(found, key=lambda row: row.get("step", 0), default=None)
+    evaluations = [row for row in rows if row.get("sigma") and row.get("loss_train")]
+    return max(evaluations, key=lambda row: row.get("step", 0), default=None)
 
 
 def _draw_curves(ax: Axes, curves: Mapping[str, np.ndarray]) -> None:
-    styles = line_styles(list(curves))
+    styles = draw.line_styles(list(curves))
     for name, points in curves.items():
         images, loss = points.T
         if len(points) > SMOOTH_ABOVE:
@@ -78,23 +69,19 @@ def _draw_curves(ax: Axes, curves: Mapping[str, np.ndarray]) -> None:
             window = len(points) // (SMOOTH_ABOVE // 2)
             kernel = np.ones(window) / window
             images, loss = (np.convolve(v, kernel, mode="valid") for v in (images, loss))
-        ax.plot(images, loss, linewidth=1.5, label=label(name), **styles[name])
+        ax.plot(images, loss, linewidth=1.5, label=draw.label(name), **styles[name])
     every = np.concatenate(list(curves.values()))
     if every[:, 0].max() > 10 * every[:, 0].min():
         ax.set_xscale("log")
     if every[:, 1].min() > 0:
         ax.set_yscale("log")
-    style_axes(ax)
-    ax.set_xlabel("training images seen", fontsize=8)
-    ax.set_ylabel("training loss", fontsize=8)
-    columns = 1 if len(curves) <= 10 else 2
-    ax.legend(
-        loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7.5, frameon=False, ncols=columns
-    )
+    draw.style_axes(ax, x="training images seen", y="training loss")
+    style = {"fontsize": 7.5, "frameon": False, "ncols": 1 if len(curves) <= 10 else 2}
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), **style)
 
 
 def _draw_panels(fig: SubFigure, last: Mapping[str, Mapping]) -> None:
-    """A panel for each cell, all with the same axes."""
+    """Draws a panel for each cell, all with the same axes."""
     columns = min(MOST_COLUMNS, len(last))
     rows = -(-len(last) // columns)
     axes = fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
@@ -106,22 +93,22 @@ def _draw_panels(fig: SubFigure, last: Mapping[str, Mapping]) -> None:
         ax.tick_params(labelbottom=True)
     fig.supxlabel("noise level σ", fontsize=8)
     fig.supylabel("denoising loss", fontsize=8)
-    handles = [Line2D([], [], color=BLUE, marker="o", ms=3, label="training images")]
+    handles = [draw.entry("training images", color=draw.BLUE, marker="o", ms=3)]
     if any(row.get("loss_heldout") for row in last.values()):
         handles.append(
-            Line2D([], [], color=RED, linestyle="--", marker="s", ms=3, label="held-out images")
+            draw.entry("held-out images", color=draw.RED, linestyle="--", marker="s", ms=3)
         )
     fig.legend(handles=handles, loc="outside upper right", ncols=2, fontsize=8, frameon=False)
 
 
 def _draw_levels(ax: Axes, name: str, row: Mapping) -> None:
-    for key, color, style in (("loss_train", BLUE, "o-"), ("loss_heldout", RED, "s--")):
+    for key, color, style in (("loss_train", draw.BLUE, "o-"), ("loss_heldout", draw.RED, "s--")):
         if row.get(key):
             ax.plot(row["sigma"], row[key], style, color=color, linewidth=1.4, ms=2.5)
     ax.set_xscale("log")
     values = [*row["loss_train"], *(row.get("loss_heldout") or ())]
     if min(values) > 0:
         ax.set_yscale("log")
-    style_axes(ax)
+    draw.style_axes(ax)
     ax.tick_params(which="both", labelsize=7)
-    ax.set_title(label(name), fontsize=7.5)
+    ax.set_title(draw.label(name), fontsize=7.5)

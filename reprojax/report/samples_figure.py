@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
+from reprojax.drawing import draw
 from reprojax.report.inputs import ReportInputs
-from reprojax.report.plotting import DIM, INK, Plate, label, new_figure
-from reprojax.report.rows import model_names
+from reprojax.scoring.views import model_names
 
 COLUMNS = 12
 MODELS = 16  # rows beyond this would be too small to see
@@ -17,13 +18,13 @@ PIXELS_PER_INCH = 112  # of the canvas
 LETTER, MARGIN = 0.082, 0.12  # inches: a wide average letter of a label; around everything
 
 
-def samples_plate(inputs: ReportInputs) -> Plate | None:
+def samples_plate(inputs: ReportInputs) -> draw.Plate | None:
     """Draws the samples of all models from the same noises; None without samples.
 
-    Beneath each row stand, smaller, the nearest training images where they are known.
+    The nearest training images stand, smaller, beneath each row where they are known.
     """
-    known = [name for name in model_names(inputs.scores) if len(inputs.samples.get(name, ())) > 0]
-    names = known[:MODELS]
+    sampled = [n for n in model_names(inputs.scores) if len(inputs.samples.get(n, ())) > 0]
+    names = sampled[:MODELS]
     if not names:
         return None
     canvas, ticks = _canvas(inputs, names)
@@ -35,9 +36,10 @@ def samples_plate(inputs: ReportInputs) -> Plate | None:
     ax.set_yticks([y for y, _, _ in ticks], [text for _, text, _ in ticks])
     ax.tick_params(length=0)
     for text, (_, _, main) in zip(ax.get_yticklabels(), ticks):
-        text.set(fontsize=9 if main else 7, color=INK if main else DIM)
+        text.set(fontsize=9 if main else 7, color=draw.INK if main else draw.DIM)
     columns = min(COLUMNS, max(len(inputs.samples[name]) for name in names))
-    shown = f"first {len(names)} of {len(known)} models" if len(known) > MODELS else "all models"
+    cut = len(sampled) > len(names)
+    shown = f"the first {len(names)} of {len(sampled)} models" if cut else "all models"
     nearest = any(not main for _, _, main in ticks)
     caption = (
         f"Samples of {shown}, a row each, closed forms last; a column is one initial noise, the "
@@ -48,26 +50,26 @@ def samples_plate(inputs: ReportInputs) -> Plate | None:
     alt = f"Sample images of {', '.join(names)} for {columns} shared noises" + (
         ", with the nearest training image below each." if nearest else "."
     )
-    return Plate("samples", "The same noise through each model", caption, alt, fig)
+    return draw.Plate("samples", "The same noise through each model", caption, alt, fig)
 
 
 def _fitted_axes(width: int, height: int, letters: int) -> tuple[Figure, Axes]:
-    """Axes of exactly the canvas, with room for labels of so many letters on their left."""
+    """Makes axes of exactly the canvas, with room for labels of so many letters at the left."""
     inner = width / PIXELS_PER_INCH, height / PIXELS_PER_INCH
     left = letters * LETTER + 2 * MARGIN
     outer = left + inner[0] + MARGIN, inner[1] + 2 * MARGIN
-    fig = new_figure(*outer)
+    fig = draw.new_figure(*outer)
     fig.set_layout_engine("none")
     place = (left / outer[0], MARGIN / outer[1], inner[0] / outer[0], inner[1] / outer[1])
     return fig, fig.add_axes(place)
 
 
 def _canvas(inputs: ReportInputs, names: list[str]) -> tuple[np.ndarray, list]:
-    """All rows stacked on white, and for each (middle, label, whether a model's own row)."""
+    """Stacks all rows on white; returns also each row's (middle, label, whether of samples)."""
     strips, ticks, y = [], [], 0
     for name in names:
         near = inputs.nearest.get(name)
-        rows = [(inputs.samples[name], TILE, label(name), True)]
+        rows = [(inputs.samples[name], TILE, draw.label(name), True)]
         if near is not None and len(near):
             rows.append((near, int(0.7 * TILE), "nearest training image", False))
         for i, (images, size, text, main) in enumerate(rows):
@@ -91,15 +93,10 @@ def _strip(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def _resize(image: np.ndarray, size: int) -> np.ndarray:
-    """An image as RGB of height `size`: blocks when enlarged, area means when reduced."""
+    """Returns an image as RGB of height `size`: blocks when enlarged, means when reduced."""
     image = image[..., None] if image.ndim == 2 else image
     image = image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
     h, w = image.shape[:2]
     width = max(1, min(TILE, round(size * w / h)))
-    factor = h // size
-    if factor > 1:
-        image = image[: h // factor * factor, : w // factor * factor].astype(np.float32)
-        image = image.reshape(h // factor, factor, w // factor, factor, 3).mean((1, 3))
-    rows = (np.arange(size) + 0.5) * image.shape[0] / size
-    columns = (np.arange(width) + 0.5) * image.shape[1] / width
-    return image[rows.astype(int)][:, columns.astype(int)].astype(np.uint8)
+    way = Image.Resampling.NEAREST if size >= h else Image.Resampling.BOX
+    return np.asarray(Image.fromarray(image).resize((width, size), way))

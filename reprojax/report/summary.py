@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
-from reprojax.report.formats import (
-    format_bound,
-    format_count,
-    format_distance,
-    format_percent,
-    format_share,
-    format_span,
-)
-from reprojax.report.rows import PEERS, TRAINED, ModelRow, PairRow, main_models, main_pairs
+from reprojax.drawing import formats
+from reprojax.scoring.scores import ModelRow, Scores
+from reprojax.scoring.verdict import MOST, model_state
+from reprojax.scoring.views import PEERS, TRAINED, ModelView, PairView, main_models, main_pairs
 
-MOST = 0.5  # "most" noises or images: more than half of them
-GL_SLACK = 0.05  # a generalizing model's GL may lie this much below that of held-out images
-FEW_COPIES = 0.05  # share of memorized samples up to which a model can count as generalizing
-FAR = 10.0  # Fréchet distance in units of the reference from which samples are not like the data
-AMONG_PEERS = ("networks", "data", "ceiling", "sampler")  # kinds of pair, the main question first
+AMONG_PEERS = ("networks", "data", "seeds", "sampler")  # kinds of pair, the main question first
 
 STATES = {
     "generalizing": "Generalizing",
@@ -30,89 +20,65 @@ STATES = {
 }
 
 
-def headline(scores: Mapping[str, Any]) -> str:
+def headline(scores: Scores) -> str:
     """Sums the scores up in a few sentences: agreement, then copies or new images.
 
-    Models are compared at one training set size. Where there are several sizes, the smallest, the
-    one of the lowest agreement and the largest are told, since agreement can be U-shaped in the
-    size (arXiv 2310.05264).
+    Models are compared at one training set size. Of several sizes it describes the smallest, the
+    one of the lowest agreement and the largest, since agreement can be U-shaped in the size
+    (arXiv 2310.05264).
 
     Args:
-        scores: the content of ``scores.json``.
+        scores: The scores of a study, or of samples that were made elsewhere.
 
     Returns:
-        Plain text, one sentence or two for each size told.
+        Plain text, one sentence or two for each size.
     """
-    models = [row for row in main_models(scores) if row.cell.get("kind") in PEERS]
-    if not models:
+    by_size: dict[int, list[ModelView]] = {}
+    for view in main_models(scores):
+        if view.cell.kind in PEERS:
+            by_size.setdefault(view.cell.n_train, []).append(view)
+    if not by_size:
         return "No trained model or sample set was scored: closed forms and contrast models only."
-    by_size: dict[int | None, list[ModelRow]] = {}
-    for row in models:
-        by_size.setdefault(row.cell.get("n_train"), []).append(row)
     pairs = {n: _pairs_at(n, group, scores) for n, group in by_size.items()}
-    told = _sizes_to_tell(pairs)
-    lead = {n: f"N = {format_count(n)}: " if len(by_size) > 1 else "" for n in told}
-    return " ".join(
-        f"{lead[n]}{_agreement(by_size[n], pairs[n])} {_states(by_size[n])}".rstrip() for n in told
-    )
-
-
-def model_state(row: ModelRow) -> str | None:
-    """Judges one model: a key of `STATES`, or None where nothing was measured.
-
-    A memorized share above one half proves copies by itself (arXiv 2310.02664). GL is judged only
-    against the GL of held-out images, and noise, which also has GL 1, is kept out by the Fréchet
-    distance.
-    """
-    copies = row.memorized["value"] if row.memorized else 0.0
-    if copies > MOST:
-        return "memorizing"
-    if row.gl is None:
-        return None
-    value, reference = row.gl["value"], row.gl.get("reference")
-    if reference is None:
-        return "unjudged"
-    if value < MOST * reference:
-        return "memorizing"
-    if value < reference - GL_SLACK or copies > FEW_COPIES:
-        return "between"
-    far = row.frechet and row.frechet.get("reference") is not None
-    return (
-        "far" if far and row.frechet["value"] > FAR * row.frechet["reference"] else "generalizing"
-    )
+    sentences = []
+    for n in _telling_sizes(pairs):
+        size = f"N = {formats.count(n)}: " if n else "N unknown: "
+        lead = size if len(by_size) > 1 else ""
+        text = f"{lead}{_agreement(by_size[n], pairs[n])} {_states(by_size[n])}"
+        sentences.append(text.rstrip())
+    return " ".join(sentences)
 
 
 def _pairs_at(
-    n_train: int | None, group: Sequence[ModelRow], scores: Mapping[str, Any]
-) -> dict[str, list[PairRow]]:
-    """The pairs within the group, or of it with a baseline at the same size, by kind of pair."""
-    names, cells = {row.name for row in group}, scores["cells"]
-    found: dict[str, list[PairRow]] = {}
-    for row in main_pairs(scores):
-        others = {row.a, row.b} - names
-        baseline = len(others) == 1 and row.kind in ("closed", "contrast")
-        if baseline and cells.get(*others, {}).get("n_train") not in (n_train, None):
+    n_train: int, group: Sequence[ModelView], scores: Scores
+) -> dict[str, list[PairView]]:
+    """Returns the pairs within a group, or of it with a baseline of the same size, by kind."""
+    names = {view.name for view in group}
+    pairs: dict[str, list[PairView]] = {}
+    for view in main_pairs(scores):
+        others = {view.a, view.b} - names
+        baseline = len(others) == 1 and view.kind in ("closed", "contrast")
+        if baseline and scores.cells[next(iter(others))].n_train not in (n_train, 0):
             continue
         if baseline or not others:
-            found.setdefault(row.kind, []).append(row)
-    return found
+            pairs.setdefault(view.kind, []).append(view)
+    return pairs
 
 
-def _sizes_to_tell(pairs: Mapping[int | None, dict[str, list[PairRow]]]) -> list[int | None]:
-    """The smallest size, that of the lowest mean agreement, and the largest."""
-    sizes = sorted(pairs, key=lambda n: n or 0)
+def _telling_sizes(pairs: Mapping[int, dict[str, list[PairView]]]) -> list[int]:
+    """Returns the smallest size, that of the lowest mean agreement, and the largest."""
     means = {}
-    for n in sizes:
-        rows = pairs[n].get("networks", ())
-        if rows:
-            means[n] = sum(row.rp["value"] for row in rows) / len(rows)
-    told = {sizes[0], sizes[-1], min(means, key=means.get, default=sizes[0])}
-    return [n for n in sizes if n in told]
+    for n, by_kind in pairs.items():
+        views = by_kind.get("networks", ())
+        if views:
+            means[n] = sum(view.rp.value for view in views) / len(views)
+    sizes = sorted(pairs)
+    return sorted({sizes[0], sizes[-1], min(means, key=means.get, default=sizes[0])})
 
 
-def _agreement(group: Sequence[ModelRow], pairs: Mapping[str, list[PairRow]]) -> str:
-    """How often the group's models turn one noise into one image."""
-    trained = all(row.cell.get("kind") in TRAINED for row in group)
+def _agreement(group: Sequence[ModelView], pairs: Mapping[str, list[PairView]]) -> str:
+    """Says how often the models of a group turn one noise into one image."""
+    trained = all(view.cell.kind in TRAINED for view in group)
     noun = "network" if trained else "sample set"
     subject = f"{len(group)} {noun}{'s' if len(group) > 1 else ''}"
     main = next((kind for kind in AMONG_PEERS if kind in pairs), None)
@@ -123,87 +89,92 @@ def _agreement(group: Sequence[ModelRow], pairs: Mapping[str, list[PairRow]]) ->
         else:
             why = "compared with baselines only" if aside else "nothing to compare it with"
         return f"{subject}, {why}{f' (RP {aside})' if aside else ''}."
-    rows = pairs[main]
-    scored = [row for kind in AMONG_PEERS for row in pairs.get(kind, ())]
-    notes = [f"chance ≤ {format_bound(max(row.rp['chance'] for row in scored))}"]
+    scored = [view for kind in AMONG_PEERS for view in pairs.get(kind, ())]
+    notes = [f"chance ≤ {formats.bound(max(view.rp.chance for view in scored))}"]
     notes += [
-        f"{words} {format_span(row.rp['value'] for row in pairs[kind])}"
+        f"{words} {formats.span(view.rp.value for view in pairs[kind])}"
         for kind, words in (
-            ("ceiling", "two seeds of one model:"),
+            ("seeds", "two seeds of one model:"),
             ("data", "trained on other images:"),
             ("sampler", "one network, two samplers:"),
         )
         if kind in pairs and kind != main
     ]
     notes += [aside] if aside else []
-    span = format_span(row.rp["value"] for row in rows)
-    return (
-        f"{subject} {_verb(scored)}: RP {_contrast(main, rows, group)} {span} ({'; '.join(notes)})."
-    )
+    what = f"RP {_contrast(main, pairs[main], group)}"
+    span = formats.span(view.rp.value for view in pairs[main])
+    return f"{subject} {_verb(scored)}: {what} {span} ({'; '.join(notes)})."
 
 
-def _verb(rows: Sequence[PairRow]) -> str:
-    """As strong as the intervals of all the pairs allow."""
-    above = [row.rp["ci95"][0] > row.rp["chance"] for row in rows]
-    if all(above) and all(row.rp["ci95"][0] > MOST for row in rows):
+def _verb(pairs: Sequence[PairView]) -> str:
+    """Returns the verb, as strong as the intervals of all the pairs allow."""
+    above = [view.rp.ci95[0] > view.rp.chance for view in pairs]
+    if all(above) and all(view.rp.ci95[0] > MOST for view in pairs):
         return "agree on most noises"
     if all(above):
         return "agree more often than chance"
     return "agree beyond chance in some pairs only" if any(above) else "do not agree beyond chance"
 
 
-def _contrast(main: str, rows: Sequence[PairRow], group: Sequence[ModelRow]) -> str:
-    """What lies between the two models of each pair."""
-    if main == "ceiling":
+def _contrast(main: str, pairs: Sequence[PairView], group: Sequence[ModelView]) -> str:
+    """Says in what the two models of each pair differ."""
+    if main == "seeds":
         return "between seeds of one model"
     if main == "data":
         return "between models trained on different images"
     if main == "sampler":
         return "between samplers of one network"
-    cells = {row.name: row.cell for row in group}
-    if all(cell.get("kind") in TRAINED for cell in cells.values()):
-        for words, keys in (("architectures", ("family", "width")), ("kernels", ("kernel",))):
-            if all(any(cells[r.a].get(k) != cells[r.b].get(k) for k in keys) for r in rows):
+    cells = {view.name: view.cell for view in group}
+    if all(cell.kind in TRAINED for cell in cells.values()):
+        facts = {
+            "architectures": lambda cell: (cell.family, cell.width),
+            "kernels": lambda cell: cell.kernel,
+        }
+        for words, fact in facts.items():
+            if all(fact(cells[view.a]) != fact(cells[view.b]) for view in pairs):
                 return f"between {words}"
     return "between them"
 
 
-def _baselines(group: Sequence[ModelRow], pairs: Mapping[str, list[PairRow]]) -> str:
-    """RP of the group with each closed form and contrast model."""
-    names, values = {row.name for row in group}, {}
-    for row in [*pairs.get("closed", ()), *pairs.get("contrast", ())]:
-        other = row.b if row.a in names else row.a
-        values.setdefault(other, []).append(row.rp["value"])
-    return ", ".join(f"with {name} {format_span(spans)}" for name, spans in values.items())
+def _baselines(group: Sequence[ModelView], pairs: Mapping[str, list[PairView]]) -> str:
+    """Says what RP the group has with each closed form and contrast model."""
+    names, values = {view.name for view in group}, {}
+    for view in [*pairs.get("closed", ()), *pairs.get("contrast", ())]:
+        other = view.b if view.a in names else view.a
+        values.setdefault(other, []).append(view.rp.value)
+    return ", ".join(f"with {name} {formats.span(spans)}" for name, spans in values.items())
 
 
-def _states(group: Sequence[ModelRow]) -> str:
-    """Whether the group's models make new images or copies, with the numbers that say so."""
+def _states(group: Sequence[ModelView]) -> str:
+    """Says whether the group's models make new images or copies, with the numbers for it."""
     states: dict[str, list[str]] = {}
-    for row in group:
-        states.setdefault(model_state(row) or "", []).append(row.name)
+    for view in group:
+        states.setdefault(model_state(view) or "", []).append(view.name)
     states.pop("", None)
     if not states:
         return ""
     if len(states) == 1:
         lead = STATES[next(iter(states))]
     else:
-        told = (f"{STATES[s].lower()} {', '.join(states[s])}" for s in STATES if s in states)
-        lead = f"Mixed ({'; '.join(told)})"
+        parts = (f"{STATES[s].lower()} {', '.join(states[s])}" for s in STATES if s in states)
+        lead = f"Mixed ({'; '.join(parts)})"
+    gl, memorized, frechet = (
+        [row for view in group if (row := getattr(view, score))]
+        for score in ("gl", "memorized", "frechet")
+    )
     numbers = [
-        _with_reference("GL", [row.gl for row in group], "held-out images", format_share),
-        _with_reference("memorized", [row.memorized for row in group], "", format_percent),
-        _with_reference(
-            "Fréchet", [row.frechet for row in group], "training images", format_distance
-        ),
+        _with_reference("GL", gl, "held-out images", formats.share),
+        _with_reference("memorized", memorized, "", formats.percent),
+        _with_reference("Fréchet", frechet, "training images", formats.distance),
     ]
-    return f"{lead}: {', '.join(text for text in numbers if text)}."
+    return f"{lead}: {', '.join(filter(None, numbers))}."
 
 
-def _with_reference(label: str, records: Sequence, what: str, fmt) -> str:
-    records = [record for record in records if record]
-    if not records:
+def _with_reference(
+    label: str, rows: Sequence[ModelRow], what: str, fmt: Callable[[float], str]
+) -> str:
+    if not rows:
         return ""
-    text = f"{label} {format_span((r['value'] for r in records), fmt)}"
-    references = [r["reference"] for r in records if r.get("reference") is not None]
-    return f"{text} ({what} {format_span(references, fmt)})" if what and references else text
+    text = f"{label} {formats.span((row.value for row in rows), fmt)}"
+    references = [row.reference for row in rows if row.reference is not None]
+    return f"{text} ({what} {formats.span(references, fmt)})" if what and references else text

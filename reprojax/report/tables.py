@@ -1,134 +1,172 @@
-"""The scores in the terminal."""
+"""Tables of short texts, the same in the terminal and on the page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from reprojax.report.formats import (
-    MISSING,
-    format_count,
-    format_distance,
-    format_params,
-    format_share,
-    format_value,
-)
-from reprojax.report.rows import model_rows, pair_rows
+from reprojax.drawing import formats
 from reprojax.report.summary import headline
+from reprojax.report.words import chance_words
+from reprojax.scoring.scores import CellRow, ModelRow, PairRow, Scores
+from reprojax.scoring.views import PAIR_KINDS, model_views, pair_views
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
+
+    from reprojax.report.inputs import ReportInputs, Shows
+
+MOST_PRINTED = 60  # rows in a terminal; the page has all
 
 
-def print_scores(scores: Mapping[str, Any], console: Console | None = None) -> None:
+@dataclass(frozen=True)
+class Table:
+    """A table of short texts.
+
+    Attributes:
+        title: The heading of the table.
+        columns: The heads of the columns.
+        num_words: The number of columns, from the left, that hold words; the others hold numbers.
+        rows: The rows, a text for each column.
+        note: A line beneath, or "".
+        spared: The columns that a narrow terminal leaves out, in this order.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    num_words: int
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+    spared: tuple[str, ...] = ()
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Prints a table of which the numbers stay whole from 80 columns on.
+
+    Where not all fits, the spared columns are left out, then words fold.
+    """
+    from rich import box
+    from rich import table as rich_table
+    from rich.text import Text
+
+    note, rows, columns = table.note, table.rows[:MOST_PRINTED], table.columns
+    if len(table.rows) > len(rows):
+        cut = f"the first {len(rows)} of {len(table.rows)}, the page has them all"
+        note = "; ".join(filter(None, [note, cut]))
+    widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+    shown = list(range(len(columns)))
+    for name in table.spared:
+        if sum(widths[i] + 1 for i in shown) > console.width:
+            shown.remove(columns.index(name))
+    gap = int(sum(widths[i] + 2 for i in shown) <= console.width)
+    style = {"box": box.SIMPLE_HEAD, "show_edge": False, "padding": (0, gap, 0, 0)}
+    printed = rich_table.Table(title=table.title, caption=note, **style)
+    for i in shown:
+        if i < table.num_words:
+            printed.add_column(columns[i], overflow="fold")
+        else:
+            printed.add_column(columns[i], justify="right", no_wrap=True, min_width=widths[i])
+    for row in rows:
+        printed.add_row(*(Text(row[i]) for i in shown))  # Text: a name is not console markup
+    console.print(printed, "")
+
+
+def print_scores(scores: Scores, console: Console | None = None) -> None:
     """Prints the models, the pairs and the headline.
 
     Args:
-        scores: the content of ``scores.json``.
-        console: where to; the terminal if None. From 80 columns on numbers stay whole; where
-            all does not fit, kind, parameters and N are left out, in this order, and names fold.
+        scores: The scores of a study.
+        console: Where to print; the terminal if None.
     """
     from rich.console import Console
     from rich.text import Text
 
     console = console or Console()
-    models, pairs = model_cells(scores), pair_cells(scores)
-    if models:
-        notes = "held-out: GL of real images; ref: Fréchet distance of training images"
-        console.print(_table("Models", MODEL_COLUMNS, models, notes, console.width), "")
-    if pairs:
-        notes = "95 % intervals in brackets; chance: samples of different noises"
-        if len(pairs) > MAX_PAIRS:
-            notes += f"; the first {MAX_PAIRS} of {len(pairs)}, all of them are in scores.json"
-        console.print(_table("Pairs", PAIR_COLUMNS, pairs[:MAX_PAIRS], notes, console.width), "")
+    for table in score_tables(scores):
+        print_table(table, console)
     console.print(Text(headline(scores)))
 
 
-MODEL_COLUMNS = ("model", "kind", "params", "N", "GL", "held-out", "mem.", "Fréchet", "ref")
-PAIR_COLUMNS = ("a", "b", "RP", "chance", "MAE score", "chance")
-MAX_PAIRS = 60  # in a terminal; the page has all
-WORDS = ("model", "kind", "a", "b")
-SPARED = ("kind", "params", "N")  # left out of a terminal too narrow for all, in this order
+def print_analyses(inputs: ReportInputs, shows: Mapping[str, Shows], console: Console) -> None:
+    """Prints the tables of the analyses.
+
+    Args:
+        inputs: The results; scores and analyses are enough.
+        shows: The module that shows each analysis, by the name of the analysis.
+        console: Where to print.
+    """
+    for table in analysis_tables(inputs, shows):
+        print_table(table, console)
 
 
-def describe(cell: Mapping[str, Any]) -> str:
-    """What a cell is, in short: ``unet-64 vp``; for a closed form or outside samples, that."""
-    family = str(cell.get("family") or "")
-    if cell.get("width"):
-        family += f"-{cell['width']}"
-    kind = {"closed_form": "closed form", "flow_map": "flow map"}.get(cell.get("kind"), "")
-    kind = kind or (cell.get("kind") if cell.get("kind") != "network" else "")
-    return " ".join(str(part) for part in (family, cell.get("kernel"), kind) if part)
-
-
-def model_cells(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The texts of the models' table, a tuple for each row, in the order of `MODEL_COLUMNS`."""
-    rows = model_rows(scores)
-    several = len({row.descriptor for row in rows}) > 1
+def analysis_tables(inputs: ReportInputs, shows: Mapping[str, Shows]) -> list[Table]:
+    """Returns the tables of those analyses that have results, in the order of ``shows``."""
     return [
-        (
-            f"{row.name} ({row.descriptor})" if several else row.name,
-            describe(row.cell),
-            format_params(row.cell.get("params")),
-            format_count(row.cell.get("n_train")),
-            _value(row.gl),
-            format_share(row.gl.get("reference") if row.gl else None),
-            format_share(row.memorized["value"] if row.memorized else None),
-            format_distance(row.frechet["value"] if row.frechet else None),
-            format_distance(row.frechet.get("reference") if row.frechet else None),
-        )
-        for row in rows
+        table
+        for name, show in shows.items()
+        if inputs.analyses.get(name)
+        for table in show.tables(inputs)
     ]
 
 
-def pair_cells(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The texts of the pairs' table, a tuple for each row, in the order of `PAIR_COLUMNS`."""
-    rows = pair_rows(scores)
-    several = len({row.descriptor for row in rows}) > 1
-    return [
+def score_tables(scores: Scores) -> list[Table]:
+    """Returns the tables of the models and of the pairs, without those that have no row."""
+    tables = [_models(scores), _pairs(scores)]
+    return [table for table in tables if table.rows]
+
+
+def describe(cell: CellRow) -> str:
+    """Returns what a cell is, in short: ``unet-64 vp``, ``gaussian closed form``, ``external``."""
+    family = f"{cell.family}-{cell.width}" if cell.width else cell.family
+    kind = "" if cell.kind in ("network", cell.family) else cell.kind.replace("_", " ")
+    return " ".join(filter(None, (family, cell.kernel, kind)))
+
+
+def _models(scores: Scores) -> Table:
+    views = model_views(scores)
+    several = len({view.descriptor for view in views}) > 1
+    rows = tuple(
         (
-            row.a,
-            f"{row.b} ({row.descriptor or MISSING})" if several else row.b,
-            _value(row.rp),
-            format_share(row.rp["chance"] if row.rp else None),
-            _value(row.mae),
-            format_share(row.mae["chance"] if row.mae else None),
+            f"{view.name} ({view.descriptor})" if several else view.name,
+            describe(view.cell),
+            formats.params(view.cell.params),
+            formats.count(view.cell.n_train or None),
+            _value(view.gl),
+            formats.share(view.gl and view.gl.reference),
+            formats.share(view.memorized and view.memorized.value),
+            formats.distance(view.frechet and view.frechet.value),
+            formats.distance(view.frechet and view.frechet.reference),
         )
-        for row in rows
-    ]
-
-
-def _value(record: Mapping[str, Any] | None) -> str:
-    return format_value(record["value"], record.get("ci95")) if record else MISSING
-
-
-def _table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str, width: int
-) -> Table:
-    """A table for `width` columns: what can be spared goes first, then names fold."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    natural = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
-    kept = list(range(len(columns)))
-    for spare in SPARED:
-        if spare in columns and sum(natural[i] + 1 for i in kept) > width:
-            kept.remove(columns.index(spare))
-    gap = int(sum(natural[i] + 2 for i in kept) <= width)
-    table = Table(
-        title=title, caption=caption, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap, 0, 0)
+        for view in views
     )
-    for i in kept:
-        words = columns[i] in WORDS
-        table.add_column(
-            columns[i],
-            justify="left" if words else "right",
-            overflow="fold",
-            no_wrap=not words,
-            min_width=None if words else natural[i],
+    columns = ("model", "kind", "params", "N", "GL", "held-out", "mem.", "Fréchet", "ref")
+    note = (
+        "95 % intervals in brackets; held-out: GL of held-out real images; mem.: memorized share; "
+        "ref: Fréchet distance of training images"
+    )
+    return Table("Models", columns, 2, rows, note, ("kind", "params", "N"))
+
+
+def _pairs(scores: Scores) -> Table:
+    views = pair_views(scores)
+    several = len({view.descriptor for view in views}) > 1
+    rows = tuple(
+        (
+            view.a,
+            f"{view.b} ({view.descriptor or formats.MISSING})" if several else view.b,
+            PAIR_KINDS[view.kind],
+            _value(view.rp),
+            formats.share(view.rp and view.rp.chance),
+            _value(view.mae),
+            formats.share(view.mae and view.mae.chance),
         )
-    for row in rows:
-        table.add_row(*(Text(row[i]) for i in kept))  # Text: a name is not console markup
-    return table
+        for view in views
+    )
+    columns = ("a", "b", "compares", "RP", "chance", "MAE score", "chance")
+    note = f"95 % intervals in brackets; chance, of the score on its left: {chance_words(scores)}"
+    return Table("Pairs", columns, 3, rows, note, ("compares",))
+
+
+def _value(row: ModelRow | PairRow | None) -> str:
+    return formats.with_interval(row.value, row.ci95) if row else formats.MISSING

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from reprojax.report.figures import draw_figures, png_bytes
+from reprojax.report.figures import NO_SHOWS, draw_figures, png_bytes
 from reprojax.report.html import render_page
-from reprojax.report.inputs import ReportInputs
+from reprojax.report.inputs import ReportInputs, Shows
+from reprojax.report.tables import analysis_tables
 from reprojax.runtime.files import write_bytes
 
 
-def write_report(inputs: ReportInputs, out_dir: Path) -> list[Path]:
+def write_report(
+    inputs: ReportInputs, out_dir: Path, shows: Mapping[str, Shows] = NO_SHOWS
+) -> list[Path]:
     """Writes ``figures/*.png`` and ``report/index.html`` below ``out_dir``.
 
-    Each file is written to a temporary name and renamed, so a reader never meets half of one.
+    Each file is written under a temporary name and renamed, so that no reader meets half of one.
 
     Args:
-        inputs: what to show; figures without data are left out.
-        out_dir: made if it is not there.
+        inputs: What to show; figures without data are left out.
+        out_dir: The folder, which is made if it does not exist.
+        shows: The module that shows each analysis, by the name of the analysis.
 
     Returns:
-        The paths written, relative to ``out_dir``.
+        The paths of the files, relative to ``out_dir``.
     """
-    plates = draw_figures(inputs)
+    plates = draw_figures(inputs, shows)
     pngs = {plate.name: png_bytes(plate.figure) for plate in plates}
     files = {Path("figures", f"{name}.png"): data for name, data in pngs.items()}
-    files[Path("report", "index.html")] = render_page(inputs, plates, pngs).encode()
+    page = render_page(inputs, plates, pngs, analysis_tables(inputs, shows))
+    files[Path("report", "index.html")] = page.encode()
     for path, data in files.items():
         write_bytes(Path(out_dir) / path, data)
     return list(files)

@@ -58,7 +58,7 @@ class Reporter:
         Yields:
             A function (done, total) to call with the number of units done so far.
         """
-        start = time.perf_counter()
+        start, last = time.perf_counter(), total
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -72,12 +72,14 @@ class Reporter:
             lines = _LogLines(self.say, title, unit)
 
             def advance(done: int, total: int) -> None:
+                nonlocal last
+                last = total
                 bar.update(task, completed=done, total=total)
                 if in_log:
                     lines(done, total)
 
             yield advance
-        self.say(f"{title}: {total} {unit} in {time.perf_counter() - start:.1f} s")
+        self.say(f"{title}: {last} {unit} in {time.perf_counter() - start:.1f} s")
 
 
 def duration(seconds: float) -> str:

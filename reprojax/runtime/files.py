@@ -68,6 +68,14 @@ def write_json(path: str | Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
+def read_json(path: Path) -> Any | None:
+    """Returns the content of a JSON file, or None where there is no such file."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
 def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
     """Writes an ``.npz`` whole or not at all."""
     buffer = io.BytesIO()

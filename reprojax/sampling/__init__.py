@@ -1,1 +1,1 @@
-"""The noise bank, the solvers and probability-flow sampling."""
+"""The noise bank, the condition bank, and sampling with the solvers of `solvers`."""

@@ -1,4 +1,4 @@
-"""The condition bank: what a conditional model is given with each noise of the noise bank."""
+"""The condition bank: the condition of each noise of the noise bank, for conditional models."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from reprojax.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class ConditionBank:
-    """Conditions by number: condition i goes with noise i, the same for every model.
+    """A set of conditions: condition i belongs to noise i, for every model.
 
     Attributes:
-        values: A pytree of host arrays with leading axis n: class labels, int32 `[n]`. It is what a
-            `DenoiseFn` takes as ``cond``, one row for each image.
-        num_classes: The number of classes that the labels are of.
+        values: A pytree of host arrays with leading axis n: class labels, int32 `[n]`. A
+            `DenoiseFn` takes such a pytree as ``cond``, one row for each image.
+        num_classes: The number of classes.
     """
 
     values: Any
@@ -29,7 +29,7 @@ class ConditionBank:
         return len(jax.tree.leaves(self.values)[0])
 
     def block(self, start: int, stop: int) -> Any:
-        """Returns conditions start to stop - 1, a pytree with leading axis stop - start."""
+        """Returns the conditions start to stop - 1, a pytree with leading axis stop - start."""
         return jax.tree.map(lambda a: a[start:stop], self.values)
 
     def first(self, n: int) -> ConditionBank:
@@ -45,7 +45,7 @@ class ConditionBank:
         return np.unique(table, axis=0, return_inverse=True)[1].reshape(-1)
 
     def fingerprint(self) -> str:
-        """Returns 16 hex digits over structure, shapes, dtypes and values."""
+        """Returns a hash of structure, shapes, dtypes and values, 16 hex digits."""
         leaves, structure = jax.tree.flatten(self.values)
         digest = hashlib.sha256(str(structure).encode())
         for leaf in leaves:
@@ -65,16 +65,15 @@ def class_conditions(n: int, num_classes: int) -> ConditionBank:
 
 
 def image_conditions(labels: np.ndarray | None, num_classes: int) -> ConditionBank:
-    """Returns the conditions of real images, which they are encoded and denoised with.
+    """Returns the conditions of real images, for encoding and denoising them.
 
     Args:
-        labels: int `[n]`, the class labels of the images, or None.
+        labels: The class labels of the images, int `[n]`, or None.
         num_classes: The number of classes.
 
     Raises:
         InputError: There are no labels.
     """
     if labels is None:
-        requirement = "have no labels, which a conditional model needs"
-        raise InputError("images", None, requirement)
+        raise InputError("images", None, "must have labels, since a model is conditional")
     return ConditionBank(np.asarray(labels, np.int32), num_classes)

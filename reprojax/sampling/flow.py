@@ -1,4 +1,4 @@
-"""Probability-flow sampling: the same noises through any denoiser, any solver, any device count."""
+"""Samples the probability-flow ODE from a noise bank with any denoiser, solver and mesh."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reprojax.diffusion.kernels import EDM, Kernel
 from reprojax.errors import InputError, require_choice, require_number, require_seed
 from reprojax.rng import normal, root_key, stream
 from reprojax.runtime.job import fetch, place
-from reprojax.runtime.mesh import batch_devices, batch_sharding, make_mesh, replicated
+from reprojax.runtime.mesh import batch_devices, batch_sharding, make_mesh
 from reprojax.sampling.conditions import ConditionBank
 from reprojax.sampling.noise import NoiseBank
 from reprojax.sampling.solvers.adaptive import ADAPTIVE, solve_adaptive
@@ -26,26 +26,28 @@ from reprojax.sampling.solvers.table import ALIASES, SOLVERS, get_solver
 from reprojax.types import DenoiseFn
 
 STATE_DTYPES = ("float32", "float64")
+ADAPTIVE_NFE = 100  # a guess, for estimates of cost
 MATMUL_PRECISION = "highest"  # while sampling; recorded with the scores
 
 
 @dataclass(frozen=True)
 class SamplerSpec:
-    """How noises become images. One spec serves all models of a study.
+    """A sampler. One sampler can serve all models of a study.
 
-    Args:
-        solver: a key of `SOLVERS`, an alias of one, or a key of `ADAPTIVE`.
-        grid: the noise levels; an adaptive solver takes only its two ends.
-        kernel: whose time a "uniform_t" grid is uniform in.
-        dtype: of the ODE state, "float32" or "float64"; networks compute in float32 either way.
-        batch_size: noises per call; rounded up to a multiple of the devices.
-        rtol: relative tolerance of the adaptive solvers.
-        atol: absolute tolerance of the adaptive solvers.
-        noise_seed: of the fresh noise of stochastic solvers, which is a function of (seed, image
-            index, evaluation) alone.
+    Attributes:
+        solver: A key of `SOLVERS`, one of its `ALIASES`, or a key of `ADAPTIVE`.
+        grid: The noise levels. An adaptive solver uses only the two ends.
+        kernel: The kernel in whose time a "uniform_t" grid is uniform.
+        dtype: The dtype of the ODE's state, "float32" or "float64". Networks compute in float32 in
+            both cases.
+        batch_size: The number of noises per call, rounded up to a multiple of the devices.
+        rtol: The relative tolerance of adaptive solvers.
+        atol: The absolute tolerance of adaptive solvers.
+        noise_seed: The seed of the fresh noise of stochastic solvers. That noise is a function of
+            (seed, image index, evaluation) alone.
 
     Raises:
-        InputError: a value outside what is allowed, naming it.
+        InputError: A field is out of range.
     """
 
     solver: str = "heun"
@@ -65,56 +67,61 @@ class SamplerSpec:
             require_number(f"sampling.{name}", getattr(self, name), above=0)
         self.grid.require_range_of(self.kernel)
         if self.flow_map and self.grid.end != "sigma_min":
-            allowed = f"'sigma_min' with the solver {self.solver!r}, whose last step is an image"
-            raise InputError("sampling.end", self.grid.end, allowed)
+            requirement = f"must be 'sigma_min' for the solver {self.solver!r}"
+            raise InputError("sampling.end", self.grid.end, requirement)
 
     @property
     def adaptive(self) -> bool:
-        """Whether steps are chosen by error control."""
+        """Whether the solver chooses its steps by error control."""
         return self.solver in ADAPTIVE
 
     @property
     def stochastic(self) -> bool:
-        """Whether fresh noise is drawn along the way."""
+        """Whether the solver adds fresh noise."""
         return not self.adaptive and get_solver(self.solver).stochastic
 
     @property
     def flow_map(self) -> bool:
-        """Whether it samples flow maps and not denoisers."""
+        """Whether the solver samples flow maps, and not denoisers."""
         return not self.adaptive and get_solver(self.solver).flow_map
 
     def identity(self) -> dict[str, Any]:
-        """What decides the images: only fields in use, aliases resolved, no batch size."""
+        """Returns the fields that decide the images: those in use, without the batch size."""
         grid = {"sigma_min": self.grid.sigma_min, "sigma_max": self.grid.sigma_max}
         if self.adaptive:
-            chosen = {"rtol": self.rtol, "atol": self.atol}
+            steps = {"rtol": self.rtol, "atol": self.atol}
         else:
-            chosen = {"num_steps": self.grid.num_steps, "grid": self.grid.name}
+            steps = {"num_steps": self.grid.num_steps, "grid": self.grid.name}
             if self.grid.name == "karras":
-                chosen["rho"] = self.grid.rho
+                steps["rho"] = self.grid.rho
             if self.grid.name == "uniform_t":
-                chosen["kernel"] = [type(self.kernel).__name__, asdict(self.kernel)]
+                steps["kernel"] = [type(self.kernel).__name__, asdict(self.kernel)]
             if self.stochastic:
-                chosen["noise_seed"] = self.noise_seed
+                steps["noise_seed"] = self.noise_seed
         solver = ALIASES.get(self.solver, self.solver)
-        return {"solver": solver, "dtype": self.dtype, "end": self.grid.end, **grid, **chosen}
+        return {"solver": solver, "dtype": self.dtype, "end": self.grid.end, **grid, **steps}
+
+    @property
+    def expected_nfe(self) -> int:
+        """The number of evaluations per image, a guess for an adaptive solver."""
+        return ADAPTIVE_NFE if self.adaptive else len(self.table().sigma)
 
     def table(self) -> SolverTable:
-        """The coefficient table of a fixed-step solver."""
+        """Returns the coefficient table of a fixed-step solver."""
         return get_solver(self.solver).table(self.grid.sigmas(self.kernel))
 
     def encoding_table(self) -> SolverTable:
-        """The table of the way back: over the same levels above 0, rising."""
+        """Returns the table for encoding, over the same levels above 0 in rising order."""
         sigmas = self.grid.sigmas(self.kernel)
         return get_solver(self.solver).table(sigmas[sigmas > 0][::-1])
 
 
 class Samples(NamedTuple):
-    """Images in noise order and what they cost.
+    """Images (or noises) in the order of the bank, and their cost.
 
-    Args:
-        images: float32 `[n, h, w, c]`, about [-1, 1], not clipped.
-        nfe: denoiser evaluations per image (the mean over images where it varies).
+    Attributes:
+        images: The images, float32 `[n, h, w, c]`, about [-1, 1], not clipped.
+        nfe: The mean number of denoiser evaluations per image.
     """
 
     images: np.ndarray
@@ -129,28 +136,32 @@ def run_table(
     cond: Any,
     keys: jax.Array | None = None,
 ) -> jax.Array:
-    """Runs a solver table.
+    """Runs a fixed-step solver.
 
     Args:
-        denoise: a DenoiseFn; a pytree, so its parameters are arguments of the compiled program.
-        x: `[b, h, w, c]`, the state at the table's first level; its dtype is kept.
-        table: rows in the dtype of ``x``.
+        denoise: A DenoiseFn. It is a pytree, so its parameters are arguments of the compiled
+            program.
+        x: The state at the table's first level, `[b, h, w, c]`. Its dtype is kept.
+        table: The solver's table, in the dtype of ``x``.
         cond: A pytree with leading axis b, the conditions of the images, or None.
-        keys: `[b]` PRNG keys of the fresh noise of each image, or None: none is added.
+        keys: The PRNG keys `[b]` of the fresh noise of each image, or None to add none.
 
     Returns:
-        x after the last row, `[b, h, w, c]`.
+        The state after the last row, `[b, h, w, c]`.
     """
 
     def row(state, coefficients):
         x, anchor, history = state
         k, sigma, keep, to_x, to_anchor, deviation = coefficients
         denoised = denoise(x, jnp.full(x.shape[:1], sigma), cond)
-        kept = keep[0] * x + keep[1] * denoised
-        seen = (x, anchor, kept, *history[: HISTORY - 1])
-        combine = lambda w: sum(w[i] * a for i, a in enumerate(seen))  # noqa: E731
+        newest = keep[0] * x + keep[1] * denoised
+        terms = (x, anchor, newest, *history[: HISTORY - 1])
+
+        def combine(weights):
+            return sum(weights[i] * term for i, term in enumerate(terms))
+
         after = combine(to_x) + _fresh_noise(keys, k + 1, deviation, x)
-        return (after, combine(to_anchor), seen[2:]), None
+        return (after, combine(to_anchor), terms[2:]), None
 
     x = x + _fresh_noise(keys, 0, table.noise[0], x)
     state = (x, x, (jnp.zeros_like(x),) * HISTORY)
@@ -161,10 +172,13 @@ def run_table(
 
 
 def _fresh_noise(keys, k, deviation: jax.Array, like: jax.Array) -> jax.Array | float:
-    """deviation * n, n a function of each image's key and the row alone, float32 draws."""
+    """Returns ``deviation`` times normal noise, a function of each image's key and ``k``."""
     if keys is None:
         return 0.0
-    draw = lambda key: normal(jax.random.fold_in(key, k), like.shape[1:])  # noqa: E731
+
+    def draw(key):
+        return normal(jax.random.fold_in(key, k), like.shape[1:])
+
     return deviation * jax.vmap(draw)(keys).astype(like.dtype)
 
 
@@ -182,29 +196,29 @@ def sample_batches(
     start: int = 0,
     conditions: ConditionBank | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Samples the bank from index ``start`` on, batch by batch, in noise order.
+    """Samples a noise bank batch by batch, in order.
 
     The last batch is padded by repeating its noises, so that one program serves all batches.
 
     Args:
-        denoise: a DenoiseFn.
-        bank: the noises.
-        spec: the sampler.
-        mesh: devices to split a batch over; all by default.
-        start: first noise.
-        conditions: The conditions of the noises, or None for a model that takes none.
+        denoise: A DenoiseFn, or a FlowMapFn with a solver for flow maps.
+        bank: The noises.
+        spec: The sampler.
+        mesh: The devices that share a batch; all devices by default.
+        start: The index of the first noise.
+        conditions: The conditions of the noises, or None if the model takes none.
 
     Yields:
-        images float32 `[b, h, w, c]` and evaluations per image float64 `[b]`.
+        Images, float32 `[b, h, w, c]`, and evaluations per image, float64 `[b]`.
 
     Raises:
-        InputError: a solver for denoisers with a flow map, or the other way round.
+        InputError: The solver is for denoisers and the model a flow map, or the reverse.
     """
     mesh = mesh or make_mesh()
     first = spec.grid.sigma_max
     solve = _solver_fn(denoise, spec, mesh, to_noise=False)
-    for where, z in _blocks(bank.block, start, bank.n, _batch_size(spec, mesh)):
-        yield solve(first * z.astype(spec.dtype), where, conditions)
+    for rows, z in _blocks(bank.block, start, bank.n, _batch_size(spec, mesh)):
+        yield solve(first * z.astype(spec.dtype), rows, conditions)
 
 
 def encode_batches(
@@ -215,31 +229,35 @@ def encode_batches(
     mesh: Mesh | None = None,
     conditions: ConditionBank | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The way back: images at sigma_min to the noises that the same equation leads them to.
+    """Encodes images as noises, batch by batch: solves the same ODE in the other direction.
 
-    The solver runs over the same levels in rising order. A grid that ends at 0 is left at its last
-    positive level: below it the equation has no way back.
+    The solver takes the images as the state at the lowest level above 0, and runs over the same
+    levels in rising order.
 
     Args:
-        denoise: a DenoiseFn.
-        images: `[n, h, w, c]` float in [-1, 1].
-        spec: the sampler.
-        mesh: devices to split a batch over; all by default.
-        conditions: The conditions of the images, or None for a model that takes none.
+        denoise: A DenoiseFn.
+        images: The images, float `[n, h, w, c]` in [-1, 1].
+        spec: The sampler.
+        mesh: The devices that share a batch; all devices by default.
+        conditions: The conditions of the images, or None if the model takes none.
 
     Yields:
-        z = x(sigma_max) / sigma_max, float32 `[b, h, w, c]`, and evaluations per image `[b]`.
+        The noises z = x(sigma_max) / sigma_max, float32 `[b, h, w, c]`, and evaluations per image,
+        float64 `[b]`.
 
     Raises:
-        InputError: ``denoise`` is a flow map, or the sampler is stochastic.
+        InputError: The model is a flow map, or the sampler is stochastic.
     """
     if spec.stochastic:
-        raise InputError("sampling.solver", spec.solver, "a deterministic solver, to encode")
+        raise InputError("sampling.solver", spec.solver, "must be deterministic, to encode")
     mesh = mesh or make_mesh()
     solve = _solver_fn(denoise, spec, mesh, to_noise=True)
-    block = lambda first, last: images[first:last]  # noqa: E731
-    for where, x in _blocks(block, 0, len(images), _batch_size(spec, mesh)):
-        x, nfe = solve(x.astype(spec.dtype), where, conditions)
+
+    def block(start, stop):
+        return images[start:stop]
+
+    for rows, x in _blocks(block, 0, len(images), _batch_size(spec, mesh)):
+        x, nfe = solve(x.astype(spec.dtype), rows, conditions)
         yield (x / spec.grid.sigma_max).astype(np.float32), nfe
 
 
@@ -249,15 +267,15 @@ def _batch_size(spec: SamplerSpec, mesh: Mesh) -> int:
 
 
 def _blocks(block: Callable, start: int, n: int, size: int) -> Iterator[tuple[range, np.ndarray]]:
-    """Pieces of ``size`` rows; the range says which, and a last short piece repeats its rows."""
+    """Yields ranges of at most ``size`` rows and the rows, padded to ``size`` by repetition."""
     for first in range(start, n, size):
-        where = range(first, min(first + size, n))
-        yield where, _pad(np.asarray(block(where.start, where.stop)), size)
+        rows = range(first, min(first + size, n))
+        yield rows, _pad(np.asarray(block(rows.start, rows.stop)), size)
 
 
 @contextlib.contextmanager
 def _numerics(spec: SamplerSpec) -> Iterator[None]:
-    """The state's dtype, and products that accelerators do not round to TF32 or bfloat16."""
+    """Allows the state's dtype, and keeps accelerators from TF32 or bfloat16 products."""
     with jax.enable_x64(spec.dtype == "float64"), jax.default_matmul_precision(MATMUL_PRECISION):
         yield
 
@@ -267,36 +285,40 @@ def _pad(a: np.ndarray, size: int) -> np.ndarray:
 
 
 def _placed(denoise: DenoiseFn, mesh: Mesh) -> DenoiseFn:
-    """On all devices, or divided over them where the denoiser says how (a large training set)."""
-    how = getattr(denoise, "placement", lambda mesh: replicated(mesh))
-    return place(denoise, how(mesh))
+    """Puts a denoiser on all devices, or divides it over them (a large training set)."""
+    return place(denoise, denoise.placement(mesh))
 
 
 def _solver_fn(denoise: DenoiseFn, spec: SamplerSpec, mesh: Mesh, *, to_noise: bool) -> Callable:
-    """Returns a function of (x `[size, h, w, c]`, range of rows, bank): (images, evaluations)."""
-    if getattr(denoise, "is_flow_map", False) != spec.flow_map:
-        what = "a flow map's own" if not spec.flow_map else "one for denoisers: this is no flow map"
-        raise InputError("sampling.solver", spec.solver, f"{what} ('consistency' is for flow maps)")
-    put = lambda a: place(a, batch_sharding(mesh))  # noqa: E731
+    """Returns a function from (x, range of rows, conditions) to (images, evaluations)."""
+    if denoise.is_flow_map and not spec.flow_map:
+        raise InputError("sampling.solver", spec.solver, "must be 'consistency' for a flow map")
+    if spec.flow_map and not denoise.is_flow_map:
+        requirement = "must be a solver for denoisers: this model is not a flow map"
+        raise InputError("sampling.solver", spec.solver, requirement)
+
+    def put(a):
+        return place(a, batch_sharding(mesh))
+
     with _numerics(spec):
         denoise = _placed(denoise, mesh)
         solve = _adaptive_fn if spec.adaptive else _table_fn
         solve = solve(denoise, spec, mesh, to_noise)
         keys = stream(root_key(spec.noise_seed), "sampling-noise") if spec.stochastic else None
 
-    def run(x, where, conditions):
+    def run(x, rows, conditions):
         with _numerics(spec):
-            indices = _pad(np.asarray(where, np.uint32), len(x))
+            indices = _pad(np.asarray(rows, np.uint32), len(x))
             cond = None
             if conditions is not None:
-                rows = conditions.block(where.start, where.stop)
-                cond = put(jax.tree.map(lambda a: _pad(a, len(x)), rows))
+                block = conditions.block(rows.start, rows.stop)
+                cond = put(jax.tree.map(lambda a: _pad(a, len(x)), block))
             fresh = None if keys is None else put(_image_keys(keys, indices))
             images, nfe = solve(put(x), cond, fresh)
             images, nfe = fetch((images, nfe))
             nfe = np.asarray(nfe, np.float64)
         images = images if to_noise else images.astype(np.float32)
-        return images[: len(where)], nfe[: len(where)]
+        return images[: len(rows)], nfe[: len(rows)]
 
     return run
 
@@ -339,7 +361,7 @@ def sample(
     mesh: Mesh | None = None,
     conditions: ConditionBank | None = None,
 ) -> Samples:
-    """Samples the whole bank; see `sample_batches`."""
+    """Samples a whole noise bank; see `sample_batches`."""
     return _joined(sample_batches(denoise, bank, spec, mesh=mesh, conditions=conditions))
 
 
@@ -353,8 +375,8 @@ def encode(
 ) -> Samples:
     """Encodes images as noises, float32 `[n, h, w, c]`; see `encode_batches`.
 
-    `load_noise`'s NoiseBank(array=...) takes them back to `sample`: with the same model the round
-    trip, with another the transplant.
+    A ``NoiseBank(array=...)`` of the noises can be given to `sample`, to decode them with the same
+    model (a round trip) or with another one (a transplant).
     """
     return _joined(encode_batches(denoise, images, spec, mesh=mesh, conditions=conditions))
 

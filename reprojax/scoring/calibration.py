@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from reprojax.errors import require_number
+from reprojax.scoring.descriptors import descriptor_identity
 from reprojax.scoring.scores import GIVEN_FEATURES
 from reprojax.scoring.sets import RealSet
 from reprojax.scoring.thresholds import (
@@ -15,6 +17,32 @@ from reprojax.scoring.thresholds import (
     calibrate_gl,
     calibrate_rp,
 )
+
+
+@dataclass(frozen=True)
+class ScoringSpec:
+    """How samples are scored.
+
+    Attributes:
+        descriptor: A key of the descriptors.
+        rp_rate: The share of random pairs of training images that exceed the RP threshold.
+        gl_target: The GL that held-out images have at the GL threshold.
+        threshold: A threshold of the cosine in place of calibrated ones, or None.
+    """
+
+    descriptor: str = "pixels"
+    rp_rate: float = 1e-3
+    gl_target: float = 0.95
+    threshold: float | None = None
+
+    def __post_init__(self):
+        for name in ("rp_rate", "gl_target"):
+            require_number(f"scoring.{name}", getattr(self, name), above=0, below=1)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the fields in use, and of a descriptor's file the content."""
+        fields = asdict(self) | {"descriptor": descriptor_identity(self.descriptor)}
+        return {k: v for k, v in fields.items() if k != "threshold" or v is not None}
 
 
 @dataclass(frozen=True)

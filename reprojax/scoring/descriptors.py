@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -98,14 +99,55 @@ def unit_rows(features: np.ndarray) -> np.ndarray:
     return (features / np.where(keep, 1.0, norms)[:, None]).astype(np.float32)
 
 
-DESCRIPTORS: dict[str, type[PixelDescriptor]] = {PixelDescriptor.name: PixelDescriptor}
+class DescriptorKind(NamedTuple):
+    """A kind of descriptor, and how one is made.
+
+    Attributes:
+        make: From (file, blocks of training images) to a descriptor.
+        takes_file: Whether its name is followed by a colon and a file of weights.
+    """
+
+    make: Callable[[str, Iterable[np.ndarray]], Descriptor]
+    takes_file: bool = False
 
 
-def descriptor_class(name: str) -> type[PixelDescriptor]:
-    """Returns the class of a descriptor by name.
+def _fit_pixels(file: str, blocks: Iterable[np.ndarray]) -> Descriptor:
+    return PixelDescriptor.fit(blocks)
+
+
+DESCRIPTORS: dict[str, DescriptorKind] = {"pixels": DescriptorKind(_fit_pixels)}
+
+
+def check_descriptor(text: str, field: str = "scoring.descriptor") -> tuple[DescriptorKind, str]:
+    """Returns the kind of a descriptor and its file, from ``NAME`` or ``NAME:FILE``.
 
     Raises:
-        InputError: The name is unknown. The error's field is ``scoring.descriptor``.
+        InputError: The name is unknown, or a file is missing or too many.
     """
-    require_choice("scoring.descriptor", name, DESCRIPTORS)
-    return DESCRIPTORS[name]
+    name, _, file = text.partition(":")
+    require_choice(field, name, DESCRIPTORS)
+    kind = DESCRIPTORS[name]
+    if bool(file) != kind.takes_file:
+        form = f"{name}:FILE" if kind.takes_file else name
+        raise InputError(field, text, f"must be {form}")
+    if file and not Path(file).is_file():
+        raise InputError(field, text, "must name a file that exists")
+    return kind, file
+
+
+def descriptor_identity(text: str) -> str:
+    """Returns what a study's identity has of a descriptor: the file's content, not its path."""
+    name, _, file = text.partition(":")
+    return f"{name}:{hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]}" if file else text
+
+
+def make_descriptor(text: str, blocks: Iterable[np.ndarray]) -> Descriptor:
+    """Makes a descriptor.
+
+    Args:
+        text: ``NAME``, or ``NAME:FILE`` for a descriptor with weights.
+        blocks: The training images, uint8 `[b, h, w, c]`, one block at a time, for descriptors
+            that are fitted.
+    """
+    kind, file = check_descriptor(text)
+    return kind.make(file, blocks)

@@ -101,6 +101,20 @@ def make_scores(
     )
 
 
+def score_pairs(
+    samples: Sequence[SampleSet],
+    descriptor: str,
+    thresholds: Thresholds,
+    progress: Progress = lambda done, total: None,
+) -> tuple[PairRow, ...]:
+    """Scores every pair of models; see `make_scores`."""
+    require_comparable(samples)
+    couples = list(combinations(samples, 2))
+    run = _Comparisons(len(couples), progress)
+    rows = run.all(partial(_pair_rows, descriptor, thresholds), couples)
+    return tuple(row for pair in rows for row in pair)
+
+
 class _Comparisons:
     """Runs functions over items in threads and counts what is done."""
 

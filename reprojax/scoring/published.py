@@ -8,8 +8,10 @@ size and number of training images is read off the paper's curves by eye, to abo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any, NamedTuple
 
 from reprojax.errors import InputError, require_choice
 
@@ -58,6 +60,26 @@ def published_pair(a: str, b: str) -> PublishedPair:
     return PublishedPair(_RP[i][j - i - 1], _MAE[i][j - i - 1])
 
 
+def published_pairs(names: Mapping[str, str]) -> dict[str, Any] | None:
+    """Returns the published scores of one's own models that the paper has too.
+
+    Args:
+        names: By the name of one's own model that of the paper's, or "" where it has none.
+
+    Returns:
+        ``models``, the names that are not empty, and ``rows``, a row for each pair under one's own
+        names; None where fewer than two models have a counterpart.
+    """
+    models = {own: name for own, name in names.items() if name}
+    if len(models) < 2:
+        return None
+    rows = [
+        {"a": a, "b": b, **published_pair(models[a], models[b])._asdict()}
+        for a, b in combinations(models, 2)
+    ]
+    return {"models": models, "rows": rows}
+
+
 @dataclass(frozen=True)
 class PublishedGrid:
     """The paper's curves over the number of training images, with a share from 0 to 1 per size.
@@ -101,3 +123,14 @@ PAPER_GRID = PublishedGrid(
         2: (0.51, 0.46, 0.40, 0.33, 0.27, 0.21, 0.15, 0.10, 0.0, 0.0),
     },
 )
+
+
+def paper_grid() -> dict[str, Any]:
+    """Returns the paper's curves as JSON, in which a pair cannot be a key."""
+    grid = asdict(PAPER_GRID)
+    return {
+        **grid,
+        "rp": [{"a": a, "b": b, "values": values} for (a, b), values in grid["rp"].items()],
+        "gl": [grid["gl"][i] for i in sorted(grid["gl"])],
+        "theory": [{"model": i, "values": values} for i, values in grid["theory"].items()],
+    }

@@ -334,8 +334,8 @@ def _with_points(value: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     points = {"rp": "alike", "gl": "copy", "mae": "given", "memorized": "given", "frechet": None}
 
     def point(row: Mapping[str, Any]) -> str | None:
-        given = (value.get("calibration") or {}).get(row["score"]) or {}
-        if given.get("source") == "--threshold":
+        basis = (value.get("calibration") or {}).get(row["score"]) or {}
+        if basis.get("source") == "--threshold":
             return "given"
         features = row["descriptor"] == GIVEN_FEATURES and row["score"] in ("rp", "gl")
         return "paper" if features else points[row["score"]]

@@ -6,121 +6,136 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
+from reprojax.data.subset import DataSpec
 from reprojax.errors import InputError
-from reprojax.models.families import param_shapes
 from reprojax.runtime import job
 from reprojax.runtime.claims import FOLDER as CLAIMS
 from reprojax.runtime.claims import Claims
 from reprojax.runtime.console import Reporter
+from reprojax.runtime.joint import check_shared, local_mesh, same_study
 from reprojax.runtime.mesh import batch_devices, make_mesh
 from reprojax.runtime.stop import StopRequest
+from reprojax.runtime.workdir import Workdir
+from reprojax.sampling.conditions import class_conditions
 from reprojax.sampling.noise import NoiseBank, load_noise
-from reprojax.scoring.descriptors import descriptor_class
-from reprojax.study.analyses.run import check_analyses
+from reprojax.scoring.descriptors import check_descriptor
+from reprojax.scoring.scores import GIVEN_FEATURES
+from reprojax.study.analysing import Analyses, check_analyses
 from reprojax.study.board import State, forget_failures
-from reprojax.study.cells import Cell, DataSpec, Study
-from reprojax.study.images import StudyImages
-from reprojax.study.joint import check_shared, local_mesh, same_study
-from reprojax.study.stages import Context, cell_network, take_part
-from reprojax.study.workdir import Workdir
-from reprojax.study.workers import Outcome, Patience, Share, alone, raise_failed, work
-from reprojax.training.loop import check_devices
-from reprojax.training.weights import load_weights, weights_metadata
+from reprojax.study.context import Banks, Context
+from reprojax.study.images import Images, StudyImages
+from reprojax.study.models import External
+from reprojax.study.stages import take_part
+from reprojax.study.study import Study
+from reprojax.study.workers import Outcome, Share, Worker
 
-STAGES = ("train", "sample", "score", "analyse")
-DONE = ("trained", "sampled", "described", "scored", "analysed")  # what is counted
+COUNTED = ("trained", "sampled", "described", "scored", "analysed")
 
 
 @dataclass
 class Prepared:
     """A study whose every input has been checked; nothing is written yet.
 
-    Args:
-        study: the cells.
-        images: its images, opened.
-        bank: its noises.
-        hashes: of each cell by name.
-        noise_fingerprint: of the bank.
-        identity: hash of the whole study, to which its folder belongs.
-        conditions: hash of all but the cells: its folder goes on when it gains some.
-        marks: of each cell by name, what must stay the same for that.
+    Attributes:
+        study: The study.
+        images: Its images, opened.
+        banks: Its noises and conditions.
+        hashes: The content hash of every cell, by cell name.
+        identity: The hash of the whole study, to which its folder belongs.
+        settings_hash: The hash of all but the cells. A study that gains cells keeps its folder.
+        marks: What must stay the same of every cell for that, by cell name.
+        analyses: All analyses by name.
     """
 
     study: Study
-    images: StudyImages
-    bank: NoiseBank
+    images: Images
+    banks: Banks
     hashes: dict[str, str]
-    noise_fingerprint: str
     identity: str
-    conditions: str
+    settings_hash: str
     marks: dict[str, str]
+    analyses: Analyses
 
 
-def prepare(study: Study) -> Prepared:
-    """Opens the images, builds the networks, reads given weights: all that can be a user's mistake.
+def prepare(
+    study: Study,
+    analyses: Analyses = MappingProxyType({}),
+    *,
+    images: Images | None = None,
+    banks: Banks | None = None,
+) -> Prepared:
+    """Opens the images, builds the networks and reads given weights: checks all that a user gives.
+
+    Args:
+        study: The study.
+        analyses: All analyses by name, of which the study may ask for some.
+        images: The real images where they are given; by default the study's data source is opened.
+        banks: The banks where samples are given; by default the noise bank of the study, and
+            conditions where it has conditional models.
 
     Raises:
-        InputError: naming the field.
+        InputError: Something is wrong; the error names the field.
     """
-    descriptor_class(study.scoring.descriptor)
-    images = StudyImages(study)
-    check_analyses(study, images)
+    if study.scoring.descriptor != GIVEN_FEATURES:
+        check_descriptor(study.scoring.descriptor)
+    images = images or StudyImages(study)
+    check_analyses(study, images, analyses)
     devices = batch_devices(make_mesh(fsdp=study.loop.fsdp))
     for cell in study.cells:
-        if cell.kind != "closed_form":
-            _check_network(cell, images, devices)
-    noise = study.noise
-    if noise.path:
-        bank = load_noise(noise.path, noise.n, images.shape)
-    else:
-        bank = NoiseBank(noise.seed, noise.n, images.shape)
-    prints: dict[DataSpec, str] = {}
-    for cell in study.cells:
-        if cell.data not in prints:
-            prints[cell.data] = images.train(cell).fingerprint
+        try:
+            cell.model.check(images.shape, images.train(cell), devices)
+        except InputError as error:
+            if error.field.startswith("training."):
+                raise
+            raise cell.named(error) from error
+    banks = banks or _make_banks(study, images.shape)
+    _check_given(study, images, banks)
+    prints: dict[DataSpec | None, str] = {}
     hashes: dict[str, str] = {}
     for cell in study.cells:  # a teacher stands before its students
-        hashes[cell.name] = cell.hash(prints[cell.data], hashes.get(cell.teacher, ""))
-    heldout = images.heldout.fingerprint if images.heldout else ""
-    fingerprint = bank.fingerprint()
-    identity = study.hash(list(hashes.values()), fingerprint, heldout)
+        if cell.data not in prints:
+            prints[cell.data] = images.fingerprint(cell)
+        hashes[cell.name] = cell.hash(prints[cell.data], hashes.get(cell.model.teacher, ""))
+    fingerprints = {**banks.fingerprints, "heldout": images.heldout_fingerprint()}
     return Prepared(
         study=study,
         images=images,
-        bank=bank,
+        banks=banks,
         hashes=hashes,
-        noise_fingerprint=fingerprint,
-        identity=identity,
-        conditions=study.conditions(fingerprint, heldout),
+        identity=study.hash(hashes, fingerprints),
+        settings_hash=study.settings_hash(fingerprints),
         marks=study.cell_marks(hashes),
+        analyses=analyses,
     )
 
 
-def _check_network(cell: Cell, images: StudyImages, devices: int) -> None:
-    shape = images.shape
-    if cell.num_classes:
-        _check_labels(cell, images)
-    like = param_shapes(cell_network(cell, shape), shape)
-    if not cell.weights:
-        check_devices(cell.training.batch_size, devices, cell.training.accumulate)
-        return
-    field = f"models.{cell.name}.weights"
-    load_weights(cell.weights, like, field)
-    stored, wanted = weights_metadata(cell.weights), cell.weights_facts()
-    for name in stored.keys() & wanted.keys():
-        if stored[name] != wanted[name]:
-            allowed = f"weights trained with {name} {wanted[name]!r}, not {stored[name]!r}"
-            raise InputError(field, cell.weights, allowed)
+def _make_banks(study: Study, shape: tuple[int, int, int]) -> Banks:
+    noise = study.noise
+    if noise.path:
+        bank = load_noise(noise.path, noise.n, shape)
+    else:
+        bank = NoiseBank(noise.seed, noise.n, shape)
+    conditions = class_conditions(bank.n, study.num_classes) if study.num_classes else None
+    record = {"fingerprint": bank.fingerprint(), **bank.describe()}
+    return Banks(bank, conditions, bank.n, record)
 
 
-def _check_labels(cell: Cell, images: StudyImages) -> None:
-    """Raises InputError unless the training images have labels below the number of classes."""
-    labels = images.train(cell).labels
-    most = -1 if labels is None else int(labels.max())
-    if not 0 <= most < cell.num_classes:
-        allowed = f"labels go up to {most}" if most >= 0 else "these images have no labels"
-        raise InputError(f"models.{cell.name}.network.num_classes", cell.num_classes, allowed)
+def _check_given(study: Study, images: Images, banks: Banks) -> None:
+    """Raises InputError unless samples that are given have a row for each noise."""
+    for cell in study.cells:
+        if isinstance(cell.model, External) and banks.noise is not None:
+            given, field = cell.model.images, f"models.{cell.name}.path"
+            if given.images is None:
+                requirement = "must hold images, as the other models of the study have"
+                raise InputError(field, cell.model.path, requirement)
+            if given.images.shape[1:] != images.shape:
+                requirement = f"must hold images of shape {images.shape}, as the study's"
+                raise InputError(field, cell.model.path, requirement)
+            if len(given) < banks.n:
+                requirement = f"has {len(given)} images; must have one for each of {banks.n} noises"
+                raise InputError(field, cell.model.path, requirement)
 
 
 def run_study(
@@ -136,34 +151,33 @@ def run_study(
     """Does what is missing of every stage up to ``last``, beside any number of other workers.
 
     Args:
-        prepared: from `prepare`.
-        workdir: folder of the study; claimed before anything is written.
-        last: a name of `STAGES`.
-        overwrite: remove another config's artefacts first.
-        reporter: takes progress.
-        share: which cells are this worker's, by default all.
-        report: called at the end, by one worker at a time, where all that was asked for is there.
+        prepared: The study, from `prepare`.
+        workdir: The folder of the study. It is claimed before anything is written.
+        last: The last stage, a name of `STAGES`.
+        overwrite: Whether another config's artefacts are removed first.
+        reporter: Takes lines and progress.
+        share: The cells of this worker, by default all.
+        report: Called at the end, by one worker at a time, where all that was asked for is there.
 
     Returns:
         The context, through which artefacts are read.
 
     Raises:
-        InputError: the workdir is another's, or cannot be written.
-        DivergedError: every training run diverged.
-        FailedCellsError: all is done but for cells that failed.
-        InterruptedRunError: a stop was asked for.
+        InputError: The folder is another's, or cannot be written.
+        DivergedError: Every training run diverged.
+        FailedCellsError: All is done but for cells that failed.
+        InterruptedRunError: A stop was asked for.
     """
-    share, upto = share or Share(), STAGES.index(last)
+    share = share or Share()
     folder = _claimed(prepared, workdir, overwrite)
     with StopRequest() as stop:
         context = Context(
             study=prepared.study,
             images=prepared.images,
             workdir=folder,
-            bank=prepared.bank,
-            noise_fingerprint=prepared.noise_fingerprint,
+            banks=prepared.banks,
             hashes=prepared.hashes,
-            mesh=local_mesh(prepared.study.loop),
+            mesh=local_mesh(prepared.study.loop.fsdp),
             reporter=reporter or Reporter(),
             stop=stop,
             claims=Claims(folder.own(CLAIMS), stop),
@@ -173,31 +187,19 @@ def run_study(
             return context
         if share.retry_failed:
             forget_failures(context, share.cells(prepared.study))
-        outcome = work(
-            context,
-            share,
-            prepared.identity,
-            sample=upto >= STAGES.index("sample"),
-            score=upto >= STAGES.index("score"),
-            analyse=upto >= STAGES.index("analyse"),
-        )
+        worker = Worker(context, share, last, prepared.analyses)
+        outcome = worker.work(prepared.identity)
         _say_outcome(context, outcome, last)
-        missing = outcome.board.missing
-        if not outcome.board.settled:  # others are still at it, and will answer for theirs
-            own = {cell.name for cell in share.cells(prepared.study)}
-            missing = [name for name in missing if name in own]
-        raise_failed(context, outcome.board, missing)
+        worker.raise_failed(outcome.board)
         if report is not None and outcome.complete:
-            patience = Patience(context, share.wait_seconds)
-            alone(context, "report", lambda: report(context), patience=patience)
+            worker.alone("report", lambda: report(context))
     return context
 
 
 def _claimed(prepared: Prepared, workdir: str | Path, overwrite: bool) -> Workdir:
-    """The study's folder, claimed by this process or by process 0 for all of the job."""
-    folder = Workdir(
-        workdir, prepared.study.name, prepared.identity, prepared.conditions, prepared.marks
-    )
+    """Returns the study's folder, claimed by this process or by process 0 for all of the job."""
+    name, marks = prepared.study.name, prepared.marks
+    folder = Workdir(workdir, name, prepared.identity, prepared.settings_hash, marks)
     same_study(prepared.identity)
     if job.is_first():
         folder.claim(overwrite)
@@ -207,8 +209,8 @@ def _claimed(prepared: Prepared, workdir: str | Path, overwrite: bool) -> Workdi
 
 def _say_outcome(context: Context, outcome: Outcome, last: str) -> None:
     total = len(context.study.cells)
-    counts = ", ".join(f"{name} {outcome.done[name]}" for name in DONE)
-    if any(outcome.done.values()):
+    counts = ", ".join(f"{name} {outcome.counts[name]}" for name in COUNTED)
+    if any(outcome.counts.values()):
         line = f"{total} cells; done this time: {counts}"
         line += "; the rest was there" if outcome.complete else ""
     elif outcome.complete:

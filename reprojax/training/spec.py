@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from reprojax.errors import InputError, require_choice, require_number
 from reprojax.models.families import DTYPES
@@ -66,6 +67,10 @@ class TrainingSpec:
                 self.accumulate,
                 f"must divide batch_size {self.batch_size}",
             )
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the fields that decide the result."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """One process of a job of several: ``python one_process.py TASK FOLDER PORT COUNT NUMBER [DTYPE]``.
 
-It writes what it found to FOLDER/found-COUNT-DTYPE.npz. With COUNT 1 it is alone, and no job.
+It writes its results to FOLDER/result-COUNT-DTYPE.npz. With COUNT 1 it does not join a job.
 """
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,14 +48,17 @@ def make_run(folder, training, dtype="float32", **loop):
 
 
 def as_dtype(run, state, dtype):
-    """The state in another dtype, laid out as before."""
-    like = lambda a: a.astype(dtype) if a.dtype.kind == "f" else a  # noqa: E731
-    host = jax.tree.map(like, job.fetch(state))
+    """Returns the state in another dtype and in the same layout."""
+
+    def cast(a):
+        return a.astype(dtype) if a.dtype.kind == "f" else a
+
+    host = jax.tree.map(cast, job.fetch(state))
     return job.place(host, run.spec.shardings(host))
 
 
 def compare(folder, dtype):
-    """Noises, batches, the first gradient, and the parameters after 50 steps."""
+    """Returns noises, two batches, the first gradient and the parameters after 50 steps."""
     from reprojax.rng import root_key
     from reprojax.runtime.mesh import batch_sharding
     from reprojax.sampling.noise import NoiseBank
@@ -68,18 +72,18 @@ def compare(folder, dtype):
     state = as_dtype(run, run.spec.init(SHAPE, root), dtype)
     bank = NoiseBank(3, 16, SHAPE)
     noises = job.place(bank.all(), batch_sharding(run.spec.mesh))
-    found = {"noises": job.fetch(noises)}
+    results = {"noises": job.fetch(noises)}
     gradient = jax.jit(_loss_and_grad, static_argnames=("spec",))
     for step, (images, labels) in enumerate(_batches(run, 0)):
         if step < 2:
-            found[f"batch{step}"] = job.fetch(images)
+            results[f"batch{step}"] = job.fetch(images)
         if step == 0:
             _, grads = gradient(state, images, labels, root, spec=run.spec)
-            found["gradient"] = flat(grads)
+            results["gradient"] = flat(grads)
         state, _ = train_step(state, images, labels, root, spec=run.spec)
     spread = [leaf.sharding.spec for leaf in jax.tree.leaves(state.params)]
     assert any("fsdp" in spec for spec in spread), "no parameter is split"
-    return {**found, "params": flat(state.params)}
+    return {**results, "params": flat(state.params)}
 
 
 def flat(tree):
@@ -87,7 +91,7 @@ def flat(tree):
 
 
 def train_some(folder, dtype):
-    """Trains with a checkpoint every tenth step, until it is killed or has done STEPS steps."""
+    """Trains for 60 steps, or without end to be killed, with a checkpoint every tenth step."""
     from reprojax.runtime.stop import StopRequest
     from reprojax.training.loop import train
     from reprojax.training.spec import TrainingSpec
@@ -96,7 +100,7 @@ def train_some(folder, dtype):
     endless = dtype == "endless"
     run = make_run(folder, replace(training, steps=10**9) if endless else training)
     stop = StopRequest()
-    said = []
+    lines = []
 
     def on_step(done, last):
         if endless and done == 5:
@@ -104,17 +108,31 @@ def train_some(folder, dtype):
         if dtype == "stops" and done == 20:
             stop.requested = True
 
-    params = train(run, stop=stop, on_step=on_step, log=said.append)
-    return {"params": flat(params), "said": np.array(said)}
+    params = train(run, stop=stop, on_step=on_step, log=lines.append)
+    return {"params": flat(params), "log": np.array(lines)}
+
+
+def come(folder, dtype):
+    """Exchanges 1000 small values with the others; returns the milliseconds of one exchange."""
+    seconds = []
+    for turn in range(1000):
+        began = time.perf_counter()
+        assert job.any_of(turn % 2 == jax.process_index() == 1) == (turn % 2 == 1)
+        seconds.append(time.perf_counter() - began)
+    return {"ms": 1000 * np.array(seconds)}
+
+
+TASKS = {"compare": compare, "train": train_some, "come": come}
 
 
 def main(task, folder, port, count, number, dtype="float32"):
     folder, count, number = Path(folder), int(count), int(number)
     try:
         if count > 1:
-            job.start(f"localhost:{port}", count, number, timeout=240)
-        found = {"compare": compare, "train": train_some}[task](folder / task, dtype)
-        files.write_npz(folder / f"found-{count}-{dtype}.npz", **found)
+            timeout = 3 if task == "come" else 240
+            job.start(f"localhost:{port}", count, number, timeout=timeout)
+        results = TASKS[task](folder / task, dtype)
+        files.write_npz(folder / f"result-{count}-{dtype}.npz", **results)
         job.end()
     except ReprojaxError as error:
         return job.abandon(error.exit_code, str(error))

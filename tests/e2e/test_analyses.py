@@ -38,44 +38,44 @@ def test_every_analysis_leaves_numbers_and_a_figure(config, reprojax, tmp_path):
     workdir = tmp_path / "w"
     code, out, err = reprojax(config, f"--workdir={workdir}")
     assert (code, err) == (0, "") and "analysed 5" in out
-    assert "Evaluations until RP" in out and "own ceiling" in out and "Rank of the" in out
-    found = {n: json.loads((workdir / "analyses" / f"{n}.json").read_text()) for n in NAMES}
+    assert "Evaluations until RP" in out and "own error" in out and "Rank of the" in out
+    results = {n: json.loads((workdir / "analyses" / f"{n}.json").read_text()) for n in NAMES}
     page = (workdir / "report" / "index.html").read_text()
     for figure in ("solvers", "encoding", "jacobian", "ceiling", "transport", "families"):
         assert list((workdir / "figures").glob(f"{figure}*.png")), figure
     for heading in (
         "Encoded by one model",
-        "own ceiling",
+        "own error",
         "How fast each solver",
         "one solver for all",
     ):
         assert heading in page
 
-    rows = found["solvers"]["rows"]
+    rows = results["solvers"]["rows"]
     by_solver = {(r["cell"], r["solver"]): r for r in rows}
-    assert len(by_solver) == 6 and found["solvers"]["limit"]["nfe"] == 39
+    assert len(by_solver) == 6 and results["solvers"]["limit"]["nfe"] == 39
     mine = {name: by_solver["gaussian", name] for name in ("ddim", "unipc_2", "ddpm")}
     assert mine["unipc_2"]["pfd"] < mine["ddim"]["pfd"] < mine["ddpm"]["pfd"]
     assert mine["ddpm"]["stochastic"] and not mine["ddim"]["stochastic"]
 
-    trips = {(r["cell"], r["source"]): r for r in found["encoding"]["round_trips"]}
+    trips = {(r["cell"], r["source"]): r for r in results["encoding"]["round_trips"]}
     assert set(trips) == {(c, s) for c in ("b_uvit", "gaussian") for s in ("heldout", "samples")}
     assert trips["b_uvit", "samples"]["noise_correlation"] > 0.9
-    assert len(found["encoding"]["transplants"]) == 4 and len(found["encoding"]["latents"]) == 1
+    assert len(results["encoding"]["transplants"]) == 4 and len(results["encoding"]["latents"]) == 1
 
-    ranks = {(r["cell"], r["sigma"]): r["rank"] for r in found["jacobian"]["rows"]}
+    ranks = {(r["cell"], r["sigma"]): r["rank"] for r in results["jacobian"]["rows"]}
     assert ranks["gaussian", 0.1] > ranks["gaussian", 1.0] > 0
-    landed = {r["cell"]: r for r in found["ceiling"]["rows"] if "Heun" in r["change"]}
+    landed = {r["cell"]: r for r in results["ceiling"]["rows"] if "Heun" in r["change"]}
     assert 0 <= landed["optimum"]["other_image"] <= 1
     assert landed["gaussian"]["other_image"] is None
 
     native, shared = (
-        {(r["a"], r["b"]): r for r in found["shared_solver"][k]} for k in ("native", "shared")
+        {(r["a"], r["b"]): r for r in results["shared_solver"][k]} for k in ("native", "shared")
     )
     seeds, across = ("b_uvit", "seed1"), ("b_uvit", "a_unet")
     assert len(native) == len(shared) == 3 and native[seeds] == shared[seeds]
     assert native[across] != shared[across]  # only a_unet has a sampler of its own
-    summary = found["shared_solver"]["summary"]
+    summary = results["shared_solver"]["summary"]
     assert summary["native"]["rp"]["mean"] == native[across]["rp"]
     assert summary["native"]["rp"]["ceiling"] == native[seeds]["rp"]
 
@@ -91,18 +91,20 @@ def test_every_analysis_leaves_numbers_and_a_figure(config, reprojax, tmp_path):
     code, out, _ = reprojax(config, f"--workdir={workdir}")
     assert code == 0 and "analysed 1" in out
     again = json.loads((workdir / "analyses" / "jacobian.json").read_text())
-    assert again == found["jacobian"]
+    assert again == results["jacobian"]
 
 
 @pytest.mark.parametrize(
     "mistake, named",
     [
         ("--config.data.n_heldout=0", "data.n_heldout"),
-        ("--config.analyses.local.cells=('optimum',)", "first a network of at most 2000"),
+        ("--config.analyses.local.cells=('optimum',)", "must be a denoising network"),
         ("--config.analyses.local.radii=(-1,)", "analyses.local.radii"),
     ],
 )
-def test_what_the_local_score_machine_needs_is_said_first(mistake, named, tiny, reprojax, tmp_path):
+def test_what_the_local_score_machine_needs_is_checked_first(
+    mistake, named, tiny, reprojax, tmp_path
+):
     config = extended(tiny, LOCAL)
     code, _, err = reprojax(config, f"--workdir={tmp_path / 'w'}", mistake)
     assert code == 2 and named in err and len(err.splitlines()) == 1, err

@@ -60,16 +60,16 @@ def scores(params, devices, batch_size):
     mesh = make_mesh(jax.devices()[:devices])
     denoise = NetworkDenoiser(params, module, Preconditioning())
     spec = SamplerSpec(batch_size=batch_size)
-    made = to_uint8(sample(denoise, bank, spec, mesh=mesh).images)
-    return [rp(descriptor(made), descriptor(other), tau), mae_score(made, other)]
+    images = to_uint8(sample(denoise, bank, spec, mesh=mesh).images)
+    return [rp(descriptor(images), descriptor(other), tau), mae_score(images, other)]
 
 
-found = {}
+results = {}
 for devices in (1, 2, 8):
     for batch_size in (7, 64):
         fingerprint = NoiseBank(0, 256, (8, 8, 1)).fingerprint()
-        found[f"{devices} {batch_size}"] = [fingerprint, *scores(params, devices, batch_size)]
-found["trained on 8"] = ["", *scores(train_on(8, "eight", "sharded"), 8, 64)]
+        results[f"{devices} {batch_size}"] = [fingerprint, *scores(params, devices, batch_size)]
+results["trained on 8"] = ["", *scores(train_on(8, "eight", "sharded"), 8, 64)]
 
 # Four models in one program over the eight devices: two devices hold each.
 spec = StepSpec(
@@ -81,7 +81,12 @@ for name, seed in [("p0", 0), ("p1", 1), ("p2", 2), ("p3", 3), ("alone", 2)]:
     runs[-1].directory.mkdir()
 *packed, alone = runs
 quiet = dict(stop=StopRequest(), log=lambda _: None)
-flat = lambda tree: np.concatenate([np.ravel(a) for a in jax.tree.leaves(tree)])
+
+
+def flat(tree):
+    return np.concatenate([np.ravel(a) for a in jax.tree.leaves(tree)])
+
+
 together, own = flat(train_packed(packed, **quiet)[2]), flat(train(alone, **quiet))
 wide = packed_spec(spec, 4)
 state = stack_states([spec.init((8, 8, 1), root_key(i)) for i in range(4)], wide)
@@ -89,18 +94,18 @@ images = jax.device_put(np.zeros((4, 64, 8, 8, 1), np.uint8), stacked_batch_shar
 roots = stack_roots([root_key(i) for i in range(4)], wide)
 state, values = packed_step(state, images, None, roots, spec=wide)
 rows = [[s.index[0].indices(4)[:2] for s in a.addressable_shards] for a in jax.tree.leaves(state)]
-found["packed"] = {
+results["packed"] = {
     "mesh": dict(wide.mesh.shape),
     "difference": float(np.linalg.norm(together - own) / np.linalg.norm(own)),
     "rows": sorted({tuple(sorted(r)) for r in rows}),
     "images of a device": images.addressable_shards[0].data.shape[:2],
 }
-print(json.dumps(found))
+print(json.dumps(results))
 """
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory, repo_root):
+def results(tmp_path_factory, repo_root):
     flags = "--xla_force_host_platform_device_count=8"
     env = {**os.environ, "PYTHONPATH": str(repo_root), "XLA_FLAGS": flags}
     run = subprocess.run(
@@ -115,22 +120,22 @@ def found(tmp_path_factory, repo_root):
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def test_noise_bits_and_scores_do_not_depend_on_devices_or_batches(found):
-    sampled = {k: v for k, v in found.items() if k[0].isdigit()}
+def test_noise_bits_and_scores_do_not_depend_on_devices_or_batches(results):
+    sampled = {k: v for k, v in results.items() if k[0].isdigit()}
     assert len({fingerprint for fingerprint, *_ in sampled.values()}) == 1
     for values in zip(*(v[1:] for v in sampled.values()), strict=True):
         assert max(values) - min(values) <= 1 / 256 + 1e-12
     assert 0.02 < sampled["1 64"][1] < 0.98  # a score that could have moved
 
 
-def test_training_sharded_over_eight_devices_is_the_same_training(found):
+def test_training_sharded_over_eight_devices_is_the_same_training(results):
     """Sums in another order move the last bits, and over 300 steps a few samples; not more."""
-    for one, eight in zip(found["1 64"][1:], found["trained on 8"][1:], strict=True):
+    for one, eight in zip(results["1 64"][1:], results["trained on 8"][1:], strict=True):
         assert abs(one - eight) < 0.1
 
 
-def test_a_pack_lies_over_the_model_axis(found):
-    packed = found["packed"]
+def test_a_pack_lies_over_the_model_axis(results):
+    packed = results["packed"]
     assert {k: packed["mesh"][k] for k in ("model", "data")} == {"model": 4, "data": 2}
     assert packed["rows"] == [[[i, i + 1] for i in range(4) for _ in range(2)]]
     assert packed["images of a device"] == [1, 32]

@@ -93,7 +93,10 @@ def shrink_model(model):
 )
 def test_it_trains_and_samples(name, scales, tmp_path, monkeypatch):
     train, runs = stages.train, {}
-    spy = lambda run, **k: train(runs.setdefault(run.name, run), **k)  # noqa: E731
+
+    def spy(run, **options):
+        return train(runs.setdefault(run.name, run), **options)
+
     monkeypatch.setattr(stages, "train", spy)
     seen = []
     for scale in scales:
@@ -109,7 +112,7 @@ def test_it_trains_and_samples(name, scales, tmp_path, monkeypatch):
 
 def check(context, runs):
     for cell in context.study.cells:
-        images, nfe = stages.read_samples(context, cell)
+        images, nfe = context.samples(cell)
         assert images.shape == (4, *context.images.shape) and images.std() > 0, cell.name
         assert nfe == len(context.study.sampler_of(cell).table().sigma), cell.name
     networks = [cell for cell in context.study.cells if cell.kind != "closed_form"]
@@ -118,7 +121,7 @@ def check(context, runs):
         changed = training_changed(context, cell, runs[cell.name])
         assert any(changed.values()), cell.name
         labels = [path for path in changed if "label" in path]
-        assert bool(labels) == (cell.num_classes > 0), cell.name
+        assert bool(labels) == (cell.model.num_classes > 0), cell.name
         assert all(changed[path] for path in labels), cell.name
 
 
@@ -127,7 +130,7 @@ def training_changed(context, cell, run):
     first = run.teacher_params
     if first is None:
         first = run.spec.init(run.train.shape, root_key(run.seed)).params
-    last = stages.cell_params(context, cell)
+    last = context.params(cell)
     finite = jax.tree.map(lambda a: np.isfinite(a).all(), last)
     assert all(jax.tree.leaves(finite)), cell.name
     changed = jax.tree.map(lambda a, b: bool(np.any(np.asarray(a) != b)), first, last)

@@ -108,8 +108,8 @@ def check_training(training, scores):
         first, last = cell["rows"][0], cell["rows"][-1]
         assert sum(last["loss_heldout"]) < sum(first["loss_heldout"])
         assert first["optimum"]["n"] == training["n"] == 16
-    found = [(p["a"], p["b"], p["differ"]) for p in training["pairs"]]
-    assert found == [("a_24", "again", "seed"), ("a_24", "b_24", "capacity")]
+    pairs = [(p["a"], p["b"], p["differ"]) for p in training["pairs"]]
+    assert pairs == [("a_24", "again", "seed"), ("a_24", "b_24", "capacity")]
     group = next(g for g in training["groups"] if g["names"] == ["a_8", "a_24", "a_96"])
     for line in (group["t_mem"], group["t_gen"]):
         assert line["num_reached"] + line["num_never"] + line["num_at_once"] == 3
@@ -118,12 +118,12 @@ def check_training(training, scores):
 @pytest.mark.parametrize(
     "mistake, named",
     [
-        ("--config.loop.snapshots=0", "loop.snapshots: 0"),
+        ("--config.loop.snapshots=0", "loop.snapshots=0: must be at least 2"),
         ("--config.data.n_heldout=0", "data.n_heldout"),
         ("--config.analyses.grid.cells=('a_8','a_24')", "two capacities"),
         ("--config.analyses.grid.cells=('a_8','b_8')", "two numbers of training images"),
         ("--config.analyses.grid.cells=('optimum_8',)", "analyses.grid.cells"),
-        ("--config.models.again.seed=0", "analyses.grid.cells: again"),
+        ("--config.models.again.seed=0", "analyses.grid.cells='again'"),
         ("--config.analyses.along_training.cells=('optimum_8',)", "analyses.along_training.cells"),
         ("--config.analyses.along_training.quality=1.0", "analyses.along_training.quality"),
         ("--config.analyses.grid.memorized_share=1.0", "analyses.grid.memorized_share"),

@@ -72,7 +72,7 @@ def test_one_of_a_pack_that_diverged_is_the_only_one_that_failed(
 
     def one_diverges(context, cells):
         errors = real(context, cells)
-        (context.workdir.path / context.folder(cells[0]) / "weights.safetensors").unlink()
+        context.files(cells[0]).weights.unlink()
         return errors | {cells[0].name: DivergedError("b_uvit: loss is not finite")}
 
     monkeypatch.setattr(packs, "train_pack", one_diverges)

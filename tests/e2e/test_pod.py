@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from reprojax.study.planning.pod import Collective, PodPlan, collectives, gather_line
+from reprojax.training.pod import Collective, PodPlan, collectives, gather_line
 
 PROGRAM = """
   %all-gather.3 = f32[16,64]{1,0} all-gather(%p.1), channel_id=1, dimensions={0}

@@ -18,7 +18,7 @@ def test_the_main_job_keeps_its_contract(tiny, tmp_path, reprojax):
     code, out, err = reprojax(f"--config={tiny}", f"--workdir={workdir}")
     assert (code, err) == (0, "")
     scores = json.loads((workdir / "scores.json").read_text())
-    assert scores["schema"] == 1 and scores["noise"]["n"] == 40
+    assert scores["schema"] == 2 and scores["noise"]["n"] == 40
     assert list(scores["cells"]) == ["b_uvit", "a_unet", "seed1", "optimum", "gaussian"]
     cell = scores["cells"]["a_unet"]
     assert cell["kind"] == "network" and cell["width"] == 4 and cell["n_train"] == 200
@@ -88,7 +88,7 @@ def test_weights_stand_in_for_training(tiny, tmp_path, reprojax):
     assert code == 2 and "models.seed1.weights" in err
     vp = ["--config.models.b_uvit.kernel=vp", "--config.models.b_uvit.preconditioning=vp_v"]
     code, _, err = reprojax(*again, f"--config.models.b_uvit.weights={weights}", *vp)
-    assert code == 2 and "not 'edm'" in err
+    assert code == 2 and "preconditioning 'edm'" in err
     code, _, err = reprojax(*again, f"--config.models.a_unet.weights={weights}")
     assert code == 2 and "missing:" in err and err.count("\n") == 1
 

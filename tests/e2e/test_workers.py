@@ -150,8 +150,9 @@ def test_the_flags_of_a_worker(six, tmp_path, reprojax, monkeypatch):
             return False
         if cell.name in broken:
             raise RuntimeError("no luck")
-        context.workdir.own(f"{context.folder(cell)}/weights.safetensors")
-        write_bytes(context.workdir.path / context.folder(cell) / "weights.safetensors", b"")
+        files = context.files(cell)
+        files.own(files.weights)
+        write_bytes(files.weights, b"")
         return True
 
     monkeypatch.setattr(workers, "train_cell", train_cell)

@@ -194,10 +194,10 @@ def test_calibration_measures_the_distance_on_noisy_images():
         network = jax.tree_util.Partial(network)
         return calibrate_radii(network, images, images, [100.0], [2], root_key(0))
 
-    constant = calibrate(lambda x, sigma: jnp.full_like(x, 0.25))
+    constant = calibrate(lambda x, sigma, cond: jnp.full_like(x, 0.25))
     assert constant.r2[0, 0] == 0.0
     assert constant.errors[0, 0] == pytest.approx(np.mean((images.mean(0) - 0.25) ** 2), rel=0.2)
-    unchanged = calibrate(lambda x, sigma: x)
+    unchanged = calibrate(lambda x, sigma, cond: x)
     assert unchanged.errors[0, 0] == pytest.approx(100.0**2, rel=0.3)
     assert 0 < unchanged.r2[0, 0] < 0.5
 

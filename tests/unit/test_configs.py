@@ -9,7 +9,7 @@ import pytest
 
 from reprojax import config as rc
 from reprojax.errors import InputError
-from reprojax.study.stages import cell_network, param_shapes
+from reprojax.models.families import param_shapes
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SHAPES = {"digits": (8, 8, 1), "cifar10": (32, 32, 3)}
@@ -39,9 +39,9 @@ def test_it_is_a_study(name, scale):
     study = rc.make_study(config)
     source = study.data.source
     shape = SHAPES.get(source.name, (source.size, source.size, source.channels or 1))
-    for network in {cell_network(c, shape) for c in study.cells if c.kind != "closed_form"}:
+    for network in {c.network(shape) for c in study.cells if c.kind != "closed_form"}:
         assert param_shapes(network, shape)
-    assert any(c.family == "gaussian" for c in study.cells)
+    assert any(c.model.family == "gaussian" for c in study.cells)
     with pytest.raises(InputError, match="config scale"):
         module.get_config("no such scale")
 
@@ -71,7 +71,7 @@ def test_models_inherit_the_budget_and_may_differ():
     )
     z, a = rc.make_study(config).cells
     assert (z.name, a.name) == ("z", "a")  # the order in which they were added
-    assert z.training.steps == 7 and z.training.learning_rate == 0.5
+    assert z.model.training.steps == 7 and z.model.training.learning_rate == 0.5
     assert z.data.n_train == 3 and z.data.part == "A" and a.data.part == "all"
 
 

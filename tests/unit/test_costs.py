@@ -14,11 +14,10 @@ import pytest
 from rich.console import Console
 
 from reprojax import config as rc
+from reprojax.models.costs import count_flops, h100_hours, network_cost
 from reprojax.models.families import build_network
 from reprojax.runtime.console import Reporter
-from reprojax.sampling.noise import NoiseBank
-from reprojax.study.planning.costs import count_flops, network_cost
-from reprojax.study.planning.plan import h100_hours, plan_cell, print_plan
+from reprojax.study.planning.plan import plan_cell, print_plan
 
 SHAPE = (32, 32, 3)
 DDPMPP = dict(multipliers=(2, 2, 2), num_blocks=4, attention=(16,), dropout=0.13)
@@ -140,8 +139,8 @@ class Sizes:
 
     shape = SHAPE
 
-    def train(self, cell):
-        return range(cell.data.n_train)
+    def n_train(self, cell):
+        return cell.data.n_train
 
 
 @pytest.fixture(scope="module")
@@ -152,13 +151,13 @@ def grid(repo_root):
     spec.loader.exec_module(module)
     study = rc.make_study(module.get_config())
     # Of a prepared study a plan reads these three.
-    return SimpleNamespace(study=study, images=Sizes(), bank=NoiseBank(0, 16, SHAPE))
+    return SimpleNamespace(study=study, images=Sizes(), banks=SimpleNamespace(n=16))
 
 
 def test_the_papers_grid(grid):
     before = network_cost.cache_info().misses
     assert sum(cell.kind == "network" for cell in grid.study.cells) == 30
-    total = sum(plan_cell(grid, cell).train_flops for cell in grid.study.cells)
+    total = sum(plan_cell(grid, cell).cost.train_flops for cell in grid.study.cells)
     assert network_cost.cache_info().misses - before <= 3  # three networks, each counted once
     assert f"{total:.1e}" == "3.3e+20"
     assert h100_hours(total) == pytest.approx(233, abs=2)
@@ -167,23 +166,23 @@ def test_the_papers_grid(grid):
     text = out.getvalue()
     assert "3.3e+20 FLOP to train" in text and re.search(r"about 23\d H100-hours at 40 %", text)
     row = next(line for line in text.splitlines() if "ddpmpp128_n64 " in line).split()
-    memory = plan_cell(grid, grid.study.cell("ddpmpp128_n64")).train_bytes / 1e9
+    memory = plan_cell(grid, grid.study.cell("ddpmpp128_n64")).cost.train_bytes / 1e9
     assert float(row[-3]) == pytest.approx(memory, rel=0.05)
     assert 10 < memory < 40  # 128 images of 32 x 32
 
 
 def test_devices_share_the_batch(grid):
     cell = grid.study.cell("ddpmpp64_n64")
-    one, four = (plan_cell(grid, cell, devices).train_bytes for devices in (1, 4))
-    cost = network_cost(build_network("unet", SHAPE, dict(cell.network), "bfloat16"), SHAPE)
+    one, four = (plan_cell(grid, cell, devices).cost.train_bytes for devices in (1, 4))
+    cost = network_cost(build_network("unet", SHAPE, dict(cell.model.network), "bfloat16"), SHAPE)
     assert one - four == 96 * cost.held_bytes
 
 
 def test_a_sharded_state_is_divided_within_its_group(grid):
     cell = grid.study.cell("ddpmpp64_n64")
-    cost = network_cost(build_network("unet", SHAPE, dict(cell.network), "bfloat16"), SHAPE)
+    cost = network_cost(build_network("unet", SHAPE, dict(cell.model.network), "bfloat16"), SHAPE)
     for fsdp, shards in ((1, 8), (4, 4)):
         loop = replace(grid.study.loop, state_sharding="sharded", fsdp=fsdp)
         spread = SimpleNamespace(**{**vars(grid), "study": replace(grid.study, loop=loop)})
-        planned = plan_cell(spread, cell, devices=8).train_bytes
+        planned = plan_cell(spread, cell, devices=8).cost.train_bytes
         assert planned == cost.training_bytes(16, shards=shards)

@@ -12,18 +12,20 @@ import pytest
 from matplotlib.text import Text
 from rich.console import Console
 
+from reprojax.analyses.along_training.show import figures as training_plates
+from reprojax.analyses.grid.show import figures as grid_plates
+from reprojax.analyses.table import show_modules
 from reprojax.errors import InputError
-from reprojax.report.analysis_tables import analysis_tables, print_analyses
-from reprojax.report.grid_figure import grid_plates
-from reprojax.report.grid_tables import crossing_words
 from reprojax.report.inputs import ReportInputs
-from reprojax.report.training_figure import training_plates
+from reprojax.report.tables import analysis_tables, print_analyses
+from reprojax.report.words import crossing_words
 from reprojax.report.write import write_report
-from reprojax.scoring.published import PAPER_GRID
+from reprojax.scoring.course import Course, growth, times
+from reprojax.scoring.grid import Flags, grid_of_scores, valley
+from reprojax.scoring.layout import lay_out
+from reprojax.scoring.published import PAPER_GRID, paper_grid
+from reprojax.scoring.scores import CellRow, ModelRow, PairRow, Scores
 from reprojax.scoring.stats import wilson
-from reprojax.study.analyses.along_training import Course, growth, times
-from reprojax.study.analyses.grid import Flags, _paper, grid_of_scores, valley
-from reprojax.study.analyses.grid_layout import lay_out
 
 pytestmark = pytest.mark.filterwarnings("error:.*ayout")  # matplotlib's, where a layout failed
 
@@ -35,21 +37,23 @@ COUNT = 512
 
 def share(value):
     count = round(COUNT * float(np.clip(value, 0, 1)))
-    return {"value": count / COUNT, "ci95": list(wilson(count, COUNT)), "n": COUNT}
+    return {"value": count / COUNT, "ci95": wilson(count, COUNT), "n": COUNT}
 
 
 def cell(family="unet", width=0, n=16, subset="A", seed=0):
+    common = {"hash": "0", "family": family, "n_train": n, "subset": subset}
+    common |= {"solver": "heun", "nfe": 35}
     if not width:
-        return {"kind": "closed_form", "family": family, "width": 0, "n_train": n, "subset": subset,
-                "kernel": "", "seed": 0, "solver": "heun", "nfe": 35}  # fmt: skip
-    return cell(family, 0, n, subset) | {
-        "kind": "network",
-        "width": width,
-        "params": 30 * width**2,
-        "seed": seed,
-        "kernel": "edm",
-        "preconditioning": "edm",
-    }
+        return CellRow(kind="closed_form", **common)
+    return CellRow(
+        kind="network",
+        width=width,
+        params=30 * width**2,
+        seed=seed,
+        kernel="edm",
+        preconditioning="edm",
+        **common,
+    )
 
 
 def grid_cells():
@@ -63,36 +67,40 @@ def grid_cells():
 
 
 def agreement(a, b):
-    depth = (np.log2(a["n_train"]) - 4) / 8  # 0 to 1
-    if a["n_train"] != b["n_train"]:
+    depth = (np.log2(a.n_train) - 4) / 8  # 0 to 1
+    if a.n_train != b.n_train:
         return 0.05
-    if "closed_form" in (a["kind"], b["kind"]):
-        return 0.7 - 0.7 * depth if "optimum" in (a["family"], b["family"]) else 0.1 + 0.3 * depth
-    if a["subset"] != b["subset"]:
+    if "closed_form" in (a.kind, b.kind):
+        return 0.7 - 0.7 * depth if "optimum" in (a.family, b.family) else 0.1 + 0.3 * depth
+    if a.subset != b.subset:
         return 0.02 + 0.8 * depth**3
-    wide = np.log2(a["width"] * b["width"]) / 30
+    wide = np.log2(a.width * b.width) / 30
     return 0.85 - wide - 2.4 * depth + 2.5 * depth**2
 
 
 def grid_scores():
+    """Scores as a study has them, with the values of a made-up law."""
     cells = grid_cells()
     pairs, models = [], []
     for a, b in combinations(cells, 2):
-        for score, tau in (("rp", 0.83), ("mae", 15.0)):
-            row = {"a": a, "b": b, "descriptor": "pixels", "threshold": tau, "score": score}
-            pairs.append({**row, **share(agreement(cells[a], cells[b])), "chance": 0.004})
+        value = share(agreement(cells[a], cells[b]))
+        for score, point, tau in (("rp", "alike", 0.83), ("mae", "given", 15.0)):
+            row = PairRow(a, b, "pixels", point, tau, score, chance=0.004, **value)
+            pairs.append(row)
     for name, row in cells.items():
-        if row["kind"] == "network":
-            new = 1 / (1 + np.exp(-2 * (np.log2(row["n_train"]) - 3 - np.log2(row["width"]))))
-        else:
-            new = 0.0
-        known = {"name": name, "descriptor": "pixels", "threshold": 0.9, "n_train": row["n_train"]}
-        models.append({**known, "score": "gl", **share(0.97 * new), "reference": 0.97})
-        models.append({**known, "score": "memorized", **share(1 - new), "reference": 0.01})
-        frechet = {"value": 0.5 + 0.1 * new, "ci95": [0.4, 0.7], "n": COUNT}
-        models.append({**known, "score": "frechet", **frechet, "reference": 0.4})
+        new = 0.0
+        if row.kind == "network":
+            new = 1 / (1 + np.exp(-2 * (np.log2(row.n_train) - 3 - np.log2(row.width))))
+        shares = {"n_train": row.n_train, **share(0.97 * new)}
+        models.append(ModelRow(name, "gl", "pixels", "copy", 0.9, reference=0.97, **shares))
+        shares |= share(1 - new)
+        point = ("pixels", "given", 0.333333)
+        models.append(ModelRow(name, "memorized", *point, reference=0.01, **shares))
+        frechet = {"value": 0.5 + 0.1 * new, "ci95": (0.4, 0.7), "n": COUNT}
+        shares |= frechet
+        models.append(ModelRow(name, "frechet", "pixels", None, None, reference=0.4, **shares))
     noise = {"fingerprint": "c0ffee0123456789", "n": COUNT}
-    return {"schema": 1, "noise": noise, "cells": cells, "pairs": pairs, "models": models}
+    return Scores(cells, tuple(pairs), tuple(models), noise=noise)
 
 
 @pytest.fixture(scope="module")
@@ -102,17 +110,19 @@ def scores():
 
 @pytest.fixture(scope="module")
 def layout(scores):
-    return lay_out(scores["cells"])
+    return lay_out(scores.cells)
 
 
 @pytest.fixture(scope="module")
 def grid(scores, layout):
     """The analysis' JSON, with made-up samples and losses."""
-    shares = {(row["name"], row["score"]): row["value"] for row in scores["models"]}
     order = np.arange(COUNT) / COUNT
     flags = {
-        name: Flags(order < shares[name, "gl"], order >= 1 - shares[name, "memorized"])
-        for name in scores["cells"]
+        name: Flags(
+            order < scores.model(name, "gl").value,
+            order >= 1 - scores.model(name, "memorized").value,
+        )
+        for name in scores.cells
     }
     found = grid_of_scores(scores, layout, flags, 0.5)
     rows = [(m["capacity"], p) for m in found["models"] for p in m["points"]]
@@ -138,7 +148,7 @@ def grid(scores, layout):
         ratio = {"ratio": across / 0.9, "ratio_ci95": [across / 1.0, across / 0.8]}
         disjoint.append({**row, "gaussian": {**share(0.05), "chance": 0.004}, **ratio})
     extra = {"n": COUNT, "states": states, "loss_gaps": gaps, "disjoint": disjoint}
-    return json.loads(json.dumps({**found, **extra, "paper": _paper()}))
+    return json.loads(json.dumps({**found, **extra, "paper": paper_grid()}))
 
 
 # --- the grid --------------------------------------------------------------------------------
@@ -149,19 +159,19 @@ def test_a_grid_is_laid_out_by_facts(layout, scores):
     assert (layout.sizes, layout.subset, layout.seeds) == (SIZES, "A", (4, 0, 2))
     for c, width in enumerate(WIDTHS):
         for n in SIZES:
-            row = scores["cells"][layout.network(c, n)]
-            found = row["width"], row["n_train"], row["subset"], row["seed"]
-            assert found == (width, n, "A", SEEDS[width])
-    assert scores["cells"][layout.network(1, 64, "B", seed=7)]["subset"] == "B"
+            row = scores.cells[layout.network(c, n)]
+            facts = row.width, row.n_train, row.subset, row.seed
+            assert facts == (width, n, "A", SEEDS[width])
+    assert scores.cells[layout.network(1, 64, "B", seed=7)].subset == "B"
     assert layout.network(1, 64, "B") is None and layout.network(1, 64, seed=7)
-    assert scores["cells"][layout.closed["optimum", 64, "A"]]["family"] == "optimum"
+    assert scores.cells[layout.closed["optimum", 64, "A"]].family == "optimum"
 
 
 def test_two_networks_in_one_place_are_named():
     rows = {"a": cell(width=8), "b": cell(width=8), "o": cell("optimum")}
-    with pytest.raises(InputError, match=r"cells: b .*differs from a"):
+    with pytest.raises(InputError, match=r"cells='b': must differ from a"):
         lay_out(rows)
-    with pytest.raises(InputError, match="networks"):
+    with pytest.raises(InputError, match="at least one network"):
         lay_out({"o": cell("optimum")})
 
 
@@ -169,13 +179,9 @@ def test_scores_are_those_of_the_study(grid, scores):
     pairs = {(p["a"], p["b"]): p for p in grid["pairs"]}
     assert list(pairs) == [("unet-8", "unet-16"), ("unet-8", "unet-32"), ("unet-16", "unet-32")]
     point = pairs["unet-8", "unet-32"]["points"][2]
-    record = next(
-        r
-        for r in scores["pairs"]
-        if {r["a"], r["b"]} == {point["a"], point["b"]} and r["score"] == "rp"
-    )
-    assert point["n_train"] == 256 and point["rp"]["value"] == record["value"]
-    assert point["rp"]["chance"] == record["chance"]
+    row = scores.pair(point["a"], point["b"])
+    assert point["n_train"] == 256 and point["rp"]["value"] == row.value
+    assert point["rp"]["chance"] == row.chance
     model = grid["models"][1]
     assert [p["n_train"] for p in model["points"]] == list(SIZES)
     assert model["points"][0]["optimum"]["value"] == pytest.approx(0.7, abs=1e-3)
@@ -331,20 +337,19 @@ def test_every_figure_is_drawn_and_no_words_overlap(inputs):
 
 
 def test_what_is_not_there_is_not_drawn(inputs, grid, training):
-    assert (
-        grid_plates(ReportInputs("t", "c", {})) == training_plates(ReportInputs("t", "c", {})) == []
-    )
+    empty = ReportInputs("t", "c", Scores({}))
+    assert grid_plates(empty) == training_plates(empty) == []
     bare = {**grid, "disjoint": [], "states": [], "loss_gaps": [], "paper": None}
     (plate,) = grid_plates(ReportInputs("t", "c", inputs.scores, analyses={"grid": bare}))
     assert [ax.axison for ax in plate.figure.axes] == [True, True, True, False]
     assert "disjoint" not in plate.caption.lower()
     single = {**training, "pairs": [], "groups": [training["groups"][0] | {"names": ["w8_16"]}]}
-    found = ReportInputs("t", "c", {}, analyses={"along_training": single})
+    found = ReportInputs("t", "c", Scores({}), analyses={"along_training": single})
     assert [p.name for p in training_plates(found)] == ["training"]
 
 
 def test_tables_say_where_and_how_sure(inputs):
-    tables = {t.title: t for t in analysis_tables(inputs.analyses)}
+    tables = {t.title: t for t in analysis_tables(inputs, show_modules())}
     assert len(tables) == 5
     crossings = tables["Where memorizing ends"]
     assert [row[0] for row in crossings.rows] == ["unet-8", "unet-16", "unet-32"]
@@ -357,7 +362,7 @@ def test_tables_say_where_and_how_sure(inputs):
     times_rows = tables["When networks get good, and when they memorize"].rows
     assert "above 4,000" in {row[3] for row in times_rows}
     out = io.StringIO()
-    print_analyses(inputs.analyses, Console(file=out, width=80))
+    print_analyses(inputs, show_modules(), Console(file=out, width=80))
     assert "slope in log N" in out.getvalue() and "…" not in out.getvalue()
 
 
@@ -372,8 +377,8 @@ def test_a_crossing_in_words():
 
 
 def test_the_page_shows_both(inputs, tmp_path):
-    bare = {**inputs.scores, "pairs": [], "models": []}  # leaves the other figures out
-    write_report(replace(inputs, scores=bare), tmp_path)
+    bare = replace(inputs.scores, pairs=(), models=())  # leaves the other figures out
+    write_report(replace(inputs, scores=bare), tmp_path, show_modules())
     page = (tmp_path / "report" / "index.html").read_text()
     assert "Capacity and dataset size" in page and "When networks memorize" in page
     assert (tmp_path / "figures" / "grid.png").exists()

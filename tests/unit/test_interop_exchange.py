@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from reprojax.data.source import SourceSpec
 from reprojax.errors import InputError
 from reprojax.interop import exchange
 from reprojax.interop.cli import main
@@ -18,7 +17,7 @@ from reprojax.interop.exchange import Model, export_model, read_model, write_mod
 from reprojax.interop.facts import ModelFacts
 from reprojax.interop.mapping import Rule, apply_rules
 from reprojax.models.families import FAMILIES
-from reprojax.study.cells import Cell, DataSpec
+from reprojax.study.models import Trained
 from reprojax.training.weights import load_weights, save_weights, weights_metadata
 
 SHAPE = (8, 8, 1)
@@ -81,7 +80,7 @@ def test_a_model_denoises_as_its_network_does():
     network = jax.jit(lambda p, x: model.facts.build().apply({"params": p}, x, c.c_noise))
     want = wide(c.c_skip) * x + wide(c.c_out) * network(model.params, wide(c.c_in) * x)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
-    assert not getattr(denoiser, "is_flow_map", False)
+    assert not denoiser.is_flow_map
     flow = replace(model.facts, kind="flow_map", preconditioning="consistency")
     assert Model(flow, model.params).denoiser().is_flow_map
 
@@ -92,8 +91,8 @@ def test_a_study_takes_the_weights_as_its_own(tmp_path):
     write_model(tmp_path / "m", model)
     path = tmp_path / "m/model.safetensors"
     assert_same_bits(load_weights(path, model.facts.shapes()), model.params)
-    cell = Cell("a", "unet", DataSpec(SourceSpec("digits")), network=model.facts.network)
-    metadata, expected = weights_metadata(path), cell.weights_facts()
+    trained = Trained("unet", model.facts.network)
+    metadata, expected = weights_metadata(path), trained.weights_facts()
     assert {k: metadata[k] for k in expected} == expected
     assert metadata["network"]["multipliers"] == [1, 2]
 

@@ -27,6 +27,7 @@ ORDER = (
     "training",
     "scoring",
     "interop",
+    "drawing",
     "study",
     "report",
     "analyses",
@@ -209,3 +210,51 @@ def test_importing_every_module_has_no_side_effect(repo_root, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == []  # nothing else is printed either
     assert not list(tmp_path.iterdir())
+
+
+def module_graph(root: Path) -> dict[str, set[str]]:
+    """By module of the package the modules that it imports when it is itself imported."""
+    paths = {module_name(path, root): path for path in root.rglob("*.py")}
+    graph = {}
+    for name, path in paths.items():
+        package = ".".join(path.relative_to(root.parent).parts[:-1])
+        targets = set()
+        for found in imports(ast.parse(path.read_text("utf-8")), package):
+            if not found.late:
+                parent = found.name.rpartition(".")[0]
+                targets |= {n for n in (found.name, parent) if n in paths and n != name}
+        graph[name] = targets - {name.rpartition(".")[0]}
+    return graph
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """The modules of some import circle, in order; empty where there is none."""
+    done: set[str] = set()
+
+    def search(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name in done:
+            return []
+        for target in sorted(graph[name]):
+            if way := search(target, [*path, name]):
+                return way
+        done.add(name)
+        return []
+
+    return next(filter(None, (search(name, []) for name in sorted(graph))), [])
+
+
+def test_no_module_imports_itself_in_a_circle(repo_root, tmp_path):
+    graph = module_graph(repo_root / "reprojax")
+    assert len(graph) > 100 and graph["reprojax.study.runner"] >= {"reprojax.study.workers"}
+    assert circle(graph) == []
+    folder = tmp_path / "reprojax" / "study"
+    folder.mkdir(parents=True)
+    (folder / "a.py").write_text("from reprojax.study.b import x")
+    (folder / "b.py").write_text("from reprojax.study import c")
+    (folder / "c.py").write_text(
+        "def late():\n    import reprojax.study.b\nimport reprojax.study.a"
+    )
+    names = [f"reprojax.study.{x}" for x in "abca"]
+    assert circle(module_graph(tmp_path / "reprojax")) == names

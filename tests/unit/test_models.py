@@ -14,6 +14,7 @@ from reprojax.models.families import (
     param_shapes,
 )
 from reprojax.models.layers import GroupNorm, attend, num_groups
+from reprojax.types import NULL_LABEL
 
 SMALL = {
     "unet": dict(width=8, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=0.3),
@@ -183,3 +184,19 @@ def test_only_conditional_networks_have_parameters_for_labels(family):
 def test_what_does_not_fit_is_named(family, size, network, field):
     with pytest.raises(InputError, match=field):
         build_network(family, (size, size, 1), network)
+
+
+@pytest.mark.parametrize("family", ["unet", "uvit"])
+def test_the_null_label_is_no_class(family):
+    module = build_network(family, (8, 8, 1), {**SMALL[family], "num_classes": 3})
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda a: jnp.asarray(0.3 * rng.standard_normal(a.shape), jnp.float32),
+        init_params(module, (8, 8, 1), jax.random.key(0)),
+    )
+    x = jnp.asarray(rng.standard_normal((4, 8, 8, 1)), jnp.float32)
+    x = jnp.broadcast_to(x[:1], x.shape)
+    labels = jnp.asarray([NULL_LABEL, 0, 1, 2])
+    out = np.asarray(module.apply({"params": params}, x, jnp.ones(4), labels))
+    gaps = [np.abs(out[i] - out[j]).max() for i in range(4) for j in range(i)]
+    assert np.isfinite(out).all() and min(gaps) > 1e-3

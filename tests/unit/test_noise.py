@@ -40,9 +40,9 @@ def test_the_bits_are_pinned():
 def test_a_file_round_trips(tmp_path):
     bank = NoiseBank(3, 12, SHAPE)
     np.savez(tmp_path / "z.npz", noise=bank.all())
-    loaded = load_noise(tmp_path / "z.npz", 12, SHAPE)
-    assert loaded.fingerprint() == bank.fingerprint()
-    np.testing.assert_array_equal(loaded.block(2, 5), bank.block(2, 5))
+    stored = load_noise(tmp_path / "z.npz", 12, SHAPE)
+    assert stored.fingerprint() == bank.fingerprint()
+    np.testing.assert_array_equal(stored.block(2, 5), bank.block(2, 5))
 
 
 @pytest.mark.parametrize("case", ["absent", "float64", "shape", "few", "nan", "objects", "cut"])
@@ -66,6 +66,6 @@ def test_bad_files_are_named(tmp_path, case):
 def test_the_first_noises_are_a_bank_of_their_own():
     bank = NoiseBank(3, 10, (2, 2, 1))
     np.testing.assert_array_equal(bank.first(4).all(), bank.all()[:4])
-    loaded = NoiseBank(-1, 10, (2, 2, 1), bank.all())
-    assert loaded.first(4).fingerprint() == bank.first(4).fingerprint()
+    stored = NoiseBank(-1, 10, (2, 2, 1), bank.all())
+    assert stored.first(4).fingerprint() == bank.first(4).fingerprint()
     assert bank.first(99) == bank

@@ -17,8 +17,8 @@ def test_an_npz_loads_back_as_the_bank(tmp_path, capsys):
     out = tmp_path / "z.npz"
     assert main([*ARGUMENTS, str(out)]) == 0
     assert BANK.fingerprint() in capsys.readouterr().out
-    loaded = load_noise(out, 5, (4, 4, 1))
-    np.testing.assert_array_equal(loaded.all(), BANK.all())
+    bank = load_noise(out, 5, (4, 4, 1))
+    np.testing.assert_array_equal(bank.all(), BANK.all())
     with np.load(out) as data:
         assert str(data["fingerprint"]) == BANK.fingerprint() and int(data["seed"]) == 3
 

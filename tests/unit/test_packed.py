@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from reprojax.data.source import SourceSpec, open_source
-from reprojax.data.subset import split
+from reprojax.data.subset import DataSpec, split
 from reprojax.diffusion.losses.base import Objective
 from reprojax.diffusion.losses.denoising import DenoisingObjective
 from reprojax.diffusion.preconditioning import Preconditioning
@@ -23,7 +23,8 @@ from reprojax.rng import normal, root_key, stream
 from reprojax.runtime.mesh import make_mesh
 from reprojax.runtime.stop import StopRequest
 from reprojax.study import packs
-from reprojax.study.cells import Cell, DataSpec
+from reprojax.study.cells import Cell
+from reprojax.study.models import ClosedForm, Imported, Trained
 from reprojax.study.packs import pack_of
 from reprojax.training import autopack, packed
 from reprojax.training import step as step_module
@@ -305,13 +306,14 @@ def test_the_option_is_a_number_or_a_word():
 
 def test_cells_of_equal_shape_are_packed_in_order():
     data = DataSpec(SourceSpec("digits"))
-    first = Cell("a", "uvit", data)
-    same = [Cell(f"b{i}", "uvit", replace(data, n_train=10 + i), seed=i) for i in range(3)]
+    first = Cell("a", Trained("uvit"), data)
+    sets = [replace(data, n_train=10 + i) for i in range(3)]
+    same = [Cell(f"b{i}", Trained("uvit", seed=i), own) for i, own in enumerate(sets)]
     others = [
-        Cell("c", "uvit", data, network=(("depth", 3),)),
-        Cell("d", "uvit", data, training=TrainingSpec(steps=1)),
-        Cell("e", "uvit", data, weights="x.safetensors"),
-        Cell("f", "optimum", data),
+        Cell("c", Trained("uvit", (("depth", 3),)), data),
+        Cell("d", Trained("uvit", training=TrainingSpec(steps=1)), data),
+        Cell("e", Imported("uvit", weights="x.safetensors"), data),
+        Cell("f", ClosedForm("optimum"), data),
     ]
     cells = [others[0], first, same[0], *others[1:], *same[1:]]
     assert pack_of(first, cells, 16) == [first, *same]
@@ -323,13 +325,15 @@ def test_cells_of_equal_shape_are_packed_in_order():
 def test_a_pack_goes_on_from_one_step_and_auto_counts_those_that_are_left(monkeypatch):
     done = {"a": 40, "b": 0, "c": 40, "d": 40}
     cells = [
-        Cell(name, "uvit", DataSpec(SourceSpec("digits")), seed=i) for i, name in enumerate(done)
+        Cell(name, Trained("uvit", seed=i), DataSpec(SourceSpec("digits")))
+        for i, name in enumerate(done)
     ]
     loop = LoopSpec(pack="auto")
     context = SimpleNamespace(
         study=SimpleNamespace(loop=loop),
         images=SimpleNamespace(shape=SHAPE),
         reporter=SimpleNamespace(say=print),
+        files=lambda cell: SimpleNamespace(steps_done=lambda: done[cell.name]),
     )
     asked, trained = [], []
 
@@ -337,7 +341,6 @@ def test_a_pack_goes_on_from_one_step_and_auto_counts_those_that_are_left(monkey
         asked.append((k, steps))
         return 2
 
-    monkeypatch.setattr(packs, "steps_done", lambda context, cell: done[cell.name])
     monkeypatch.setattr(packs, "is_trained", lambda context, cell: False)
     monkeypatch.setattr(packs, "training_step", lambda context, cell: None)
     monkeypatch.setattr(packs, "choose_pack", choose)
@@ -349,4 +352,4 @@ def test_a_pack_goes_on_from_one_step_and_auto_counts_those_that_are_left(monkey
     for _ in range(2):
         packer.train_with(cells[0], board, set(done), lambda cell: nullcontext(), Counter())
     assert [[cell.name for cell in members] for members in trained] == 2 * [["a", "c"]]
-    assert asked == [(3, cells[0].training.steps - 40)]  # once, also for the two it chose
+    assert asked == [(3, cells[0].model.training.steps - 40)]  # once, also for the two it chose

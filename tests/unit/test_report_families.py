@@ -13,26 +13,32 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from reprojax.analyses.common import study_ruler
+from reprojax.analyses.shared_solver import show
+from reprojax.analyses.shared_solver.measure import SharedSolver, check_shared_solver
+from reprojax.analyses.shared_solver.show import DAGGER, SMALLEST
+from reprojax.analyses.table import ANALYSES
 from reprojax.data.source import SourceSpec
+from reprojax.data.subset import DataSpec
 from reprojax.data.transform import to_uint8
 from reprojax.diffusion.grids import GridSpec
 from reprojax.errors import InputError
-from reprojax.models.families import build_network
-from reprojax.report.analysis_tables import print_analyses
-from reprojax.report.family_figure import DAGGER, SMALLEST, families_plates
+from reprojax.models.families import build_network, param_shapes
 from reprojax.report.inputs import ReportInputs
+from reprojax.report.tables import print_analyses
 from reprojax.report.write import write_report
 from reprojax.runtime.console import Reporter
 from reprojax.sampling.flow import SamplerSpec, sample
+from reprojax.sampling.noise import NoiseSpec
 from reprojax.scoring.pairs import mae_score, rp
 from reprojax.scoring.published import PAPER_MODELS, published_pair
-from reprojax.study.analyses.common import study_ruler
-from reprojax.study.analyses.run import read_analyses
-from reprojax.study.analyses.shared_solver import check_shared_solver, summarise
-from reprojax.study.analyses.specs import SharedSolver
-from reprojax.study.cells import Cell, DataSpec, NoiseSpec, Study
+from reprojax.scoring.scores import Scores
+from reprojax.scoring.summary import summarise
+from reprojax.study.analysing import read_analyses
+from reprojax.study.cells import Cell
+from reprojax.study.models import ClosedForm, Contrast, Imported
 from reprojax.study.runner import prepare, run_study
-from reprojax.study.stages import cell_denoiser, param_shapes, read_samples
+from reprojax.study.study import Study
 from reprojax.training.weights import save_weights
 
 pytestmark = pytest.mark.filterwarnings("error:.*ayout")  # matplotlib's, where a layout failed
@@ -120,13 +126,13 @@ def make_study(folder) -> Study:
     network = {"width": 16, "depth": 2, "num_heads": 2, "patch": 4}
     shapes = param_shapes(build_network("uvit", (8, 8, 1), network), (8, 8, 1))
 
-    def cell(name: str, seed: int, **fields) -> Cell:
+    def cell(name: str, seed: int, sampler=None, **fields) -> Cell:
         rng = np.random.default_rng(seed)
         params = jax.tree.map(lambda a: 0.3 * rng.standard_normal(a.shape, np.float32), shapes)
         path = folder / f"{name}.safetensors"
         save_weights(path, params, {})
         fields |= {"network": tuple(sorted(network.items())), "weights": str(path), "seed": seed}
-        return Cell(name=name, family="uvit", data=data, **fields)
+        return Cell(name, Imported("uvit", **fields), data, sampler)
 
     consistency = {"objective": "ct", "preconditioning": "consistency"}
     cells = (
@@ -135,7 +141,7 @@ def make_study(folder) -> Study:
         cell("vp", 2, sampler=FEW),
         cell("map", 3, sampler=ONE_STEP, **consistency),
         cell("student", 4, sampler=FEW, objective="progressive"),
-        Cell(name="gaussian", family="gaussian", data=data),
+        Cell("gaussian", ClosedForm("gaussian"), data),
     )
     analyses = (("shared_solver", SPEC),)
     return Study("families", data, cells, NoiseSpec(n=12), HEUN, analyses=analyses)
@@ -149,7 +155,7 @@ def study(tmp_path_factory) -> Study:
 @pytest.fixture(scope="module")
 def ran(study, tmp_path_factory):
     """The study's context and the analysis' JSON."""
-    prepared = prepare(study)
+    prepared = prepare(study, ANALYSES)
     quiet = Reporter(Console(file=io.StringIO()))
     context = run_study(prepared, tmp_path_factory.mktemp("families") / "w", reporter=quiet)
     return context, read_analyses(context, prepared.identity)["shared_solver"], prepared.identity
@@ -175,9 +181,9 @@ def test_rows_are_the_scores_of_the_first_noises_images(ran):
     ruler, native, shared = study_ruler(context, identity), {}, {}
     for name in NAMES:
         cell = context.study.cell(name)
-        native[name] = shared[name] = read_samples(context, cell)[0][:10]
+        native[name] = shared[name] = context.samples(cell)[0][:10]
         if name == "vp":
-            images = sample(cell_denoiser(context, cell), context.bank.first(10), HEUN).images
+            images = sample(context.function(cell), context.noise.first(10), HEUN).images
             shared[name] = to_uint8(images)
     assert np.any(native["vp"] != shared["vp"])
     for key, images in (("native", native), ("shared", shared)):
@@ -229,7 +235,7 @@ def test_the_papers_pairs_stand_under_the_cells_names(ran):
 def test_the_analysis_is_plain_json_and_its_report_is_drawn(ran, tmp_path):
     context, found, _ = ran
     assert json.loads((context.workdir.path / "analyses/shared_solver.json").read_text()) == found
-    plates = families_plates(ReportInputs("", "", {}, analyses={"shared_solver": found}))
+    plates = show.figures(ReportInputs("", "", Scores({}), analyses={"shared_solver": found}))
     assert [plate.name for plate in plates] == ["families_rp", "families_mae"]
 
 
@@ -244,7 +250,7 @@ def test_the_analysis_is_plain_json_and_its_report_is_drawn(ran, tmp_path):
 def test_what_the_study_does_not_have_is_said_first(study, changes, field):
     spec = replace(SPEC, **{"paper": (), **changes})
     with pytest.raises(InputError, match=field):
-        prepare(replace(study, analyses=(("shared_solver", spec),)))
+        prepare(replace(study, analyses=(("shared_solver", spec),)), ANALYSES)
 
 
 def test_a_solver_that_denoisers_do_not_have_is_refused(study):
@@ -253,14 +259,11 @@ def test_a_solver_that_denoisers_do_not_have_is_refused(study):
         check_shared_solver(replace(study, cells=maps, sampler=ONE_STEP), None, SPEC)
 
 
-def test_labels_would_be_missing_where_a_model_is_sampled_again(study):
-    def labelled(name):
-        network = (("num_classes", 10),)
-        return tuple(replace(c, network=network) if c.name == name else c for c in study.cells)
-
-    with pytest.raises(InputError, match=r"analyses\.shared_solver\.cells: vp"):
-        check_shared_solver(replace(study, cells=labelled("vp")), None, SPEC)
-    check_shared_solver(replace(study, cells=labelled("map")), None, SPEC)
+def test_a_contrast_model_has_no_solver_and_is_refused(study):
+    cells = (*study.cells, Cell("ppca", Contrast("ppca"), study.data))
+    spec = replace(SPEC, cells=(*NAMES, "ppca"), paper=())
+    with pytest.raises(InputError, match=r"analyses\.shared_solver\.cells='ppca'"):
+        check_shared_solver(replace(study, cells=cells), None, spec)
 
 
 # --- figure and table ------------------------------------------------------------------------
@@ -308,8 +311,8 @@ def made(models=TEN, closed=("gaussian",), ceiling=("edm", "edm_seed1"), own=("c
 
 
 def plates(found):
-    scores = {"data": {"source": "cifar10"}}
-    return families_plates(ReportInputs("", "", scores, analyses={"shared_solver": found}))
+    scores = Scores({}, data={"source": "cifar10"})
+    return show.figures(ReportInputs("", "", scores, analyses={"shared_solver": found}))
 
 
 @pytest.fixture(scope="module")
@@ -422,15 +425,14 @@ def test_without_counterparts_or_trained_pairs_the_rest_is_drawn():
 @pytest.mark.parametrize("found", [{}, {"native": []}])
 def test_no_data_no_figure(found):
     assert plates(found) == []
-    assert families_plates(ReportInputs("", "", {})) == []
+    assert show.figures(ReportInputs("", "", Scores({}))) == []
 
 
 def test_names_are_text_not_markup(tmp_path):
     models = [("<b>x</b>", "UViT"), (r"[red]$\frac$", "CT"), ("_under", ""), ("a$b", "")]
     found = made(models, closed=("a$b",), ceiling=("<b>x</b>", "_under"), own=("_under",))
-    scores = {"schema": 1, "noise": None, "cells": {}, "pairs": [], "models": []}
-    inputs = ReportInputs("Nasty", "", scores, analyses={"shared_solver": found})
-    write_report(inputs, tmp_path)
+    inputs = ReportInputs("Nasty", "", Scores({}), analyses={"shared_solver": found})
+    write_report(inputs, tmp_path, {"shared_solver": show})
     text = (tmp_path / "report" / "index.html").read_text("utf-8")
     assert "<b>x" not in text and "&lt;b&gt;x" in text
     assert "[red]" in table(found)
@@ -438,7 +440,8 @@ def test_names_are_text_not_markup(tmp_path):
 
 def table(found) -> str:
     console = Console(width=160, file=io.StringIO())
-    print_analyses({"shared_solver": found}, console)
+    inputs = ReportInputs("", "", Scores({}), analyses={"shared_solver": found})
+    print_analyses(inputs, {"shared_solver": show}, console)
     return console.file.getvalue()
 
 

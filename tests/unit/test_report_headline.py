@@ -2,51 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from making import closed_form, external, interval, made_scores, network, revalued
 
-from reprojax.report.rows import ModelRow, pair_kind
-from reprojax.report.summary import headline, model_state
+from reprojax.report.summary import headline
+from reprojax.scoring.scores import CellRow
+from reprojax.scoring.verdict import model_state
+from reprojax.scoring.views import ModelView, pair_kind
 
-
-def network(family="unet", width=32, **changes):
-    base = {"kind": "network", "family": family, "width": width, "n_train": 1000, "kernel": "vp"}
-    return base | {"subset": "first", "seed": 0, "solver": "heun", "nfe": 35} | changes
-
-
-def closed(family="gaussian", **changes):
-    return {"kind": "closed_form", "family": family, "n_train": 1000} | changes
+CONTRAST = CellRow("0" * 12, "contrast", "gan")
 
 
 def pair(a, b, value, chance=0.004, half=0.03):
-    ci = [max(0.0, value - half), min(1.0, value + half)]
-    record = {"a": a, "b": b, "descriptor": "sscd", "threshold": 0.6, "score": "rp", "n": 1000}
-    return record | {"value": value, "ci95": ci, "chance": chance}
+    changes = {"value": value, "ci95": interval(value, half), "chance": chance}
+    return frozenset((a, b)), changes
 
 
 def model(name, gl=None, memorized=None, frechet=None, reference=0.95, near=0.8):
-    records = []
-    for score, value, ref in (
-        ("gl", gl, reference),
-        ("memorized", memorized, None),
-        ("frechet", frechet, near),
-    ):
-        if value is not None:
-            record = {"name": name, "score": score, "descriptor": "sscd", "value": value}
-            records.append(record | {"ci95": [value, value], "reference": ref})
-    return records
+    values = {"gl": (gl, reference), "memorized": (memorized, None), "frechet": (frechet, near)}
+    return [
+        ((name, score), {"value": value, "ci95": (value, value), "reference": other})
+        for score, (value, other) in values.items()
+        if value is not None
+    ]
 
 
 def scores(cells, pairs=(), models=()):
-    return {
-        "schema": 1,
-        "noise": None,
-        "cells": cells,
-        "pairs": list(pairs),
-        "models": list(models),
-    }
+    """Scores that have these pairs and models only."""
+    pairs, models = dict(pairs), dict(models)
+    return revalued(
+        made_scores(cells, descriptor="sscd"),
+        pair=lambda row: pairs.get(frozenset((row.a, row.b))) if row.score == "rp" else None,
+        model=lambda row: models.get((row.name, row.score)),
+    )
 
 
-THREE = {"gaussian": closed(), "a": network(), "b": network(seed=1), "c": network("uvit")}
+THREE = {"gaussian": closed_form(), "a": network(), "b": network(seed=1), "c": network("uvit")}
 BASE = [pair("a", "gaussian", 0.38), pair("c", "gaussian", 0.3)]
 
 
@@ -101,7 +94,7 @@ def test_the_weakest_seed_pair_counts_too():
 
 
 def test_disjoint_training_images_are_told_apart():
-    cells = {"a": network(), "b": network(subset="second")}
+    cells = {"a": network(subset="A"), "b": network(subset="B")}
     text = headline(scores(cells, [pair("a", "b", 0.9)]))
     assert "RP between models trained on different images .90" in text
 
@@ -116,7 +109,7 @@ def test_several_sizes_tell_both_ends_and_the_valley():
     for n, rp, gl in ((64, 0.69, 0.0), (512, 0.5, 0.0), (8192, 0.02, 0.5), (32768, 0.7, 0.99)):
         a, b = f"a{n}", f"b{n}"
         cells |= {a: network(n_train=n), b: network("uvit", n_train=n)}
-        cells[f"gauss{n}"] = closed(n_train=n)
+        cells[f"gauss{n}"] = closed_form(n_train=n)
         pairs += [pair(a, b, rp), pair(a, f"gauss{n}", 0.1)]
         models += [*model(a, gl=gl), *model(b, gl=gl)]
     pairs.append(pair("a64", "b32768", 0.001))  # across sizes: none of the headline's business
@@ -130,7 +123,7 @@ def test_several_sizes_tell_both_ends_and_the_valley():
     ("cells", "wanted"),
     [
         ({}, "No trained model"),
-        ({"gaussian": closed()}, "No trained model"),
+        ({"gaussian": closed_form()}, "No trained model"),
         ({"a": network()}, "1 network, nothing to compare it with."),
         ({"a": network(), "b": network()}, "2 networks, RP was not scored between them."),
     ],
@@ -140,7 +133,9 @@ def test_little_to_say(cells, wanted):
 
 
 def test_one_network_with_its_theory():
-    text = headline(scores({"a": network(), "gaussian": closed()}, [pair("a", "gaussian", 0.4)]))
+    text = headline(
+        scores({"a": network(), "gaussian": closed_form()}, [pair("a", "gaussian", 0.4)])
+    )
     assert text == "1 network, compared with baselines only (RP with gaussian .40)."
 
 
@@ -160,24 +155,22 @@ def test_one_network_with_its_theory():
     ],
 )
 def test_state_of_one_model(given, state):
-    records = {record["score"]: record for record in model("a", **given)}
-    row = ModelRow(
-        "a", network(), "sscd", *(records.get(s) for s in ("gl", "memorized", "frechet"))
-    )
-    assert model_state(row) == state
+    made = scores({"a": network()}, models=model("a", **given))
+    rows = (made.model("a", score) for score in ("gl", "memorized", "frechet"))
+    assert model_state(ModelView("a", network(), "sscd", *rows)) == state
 
 
 @pytest.mark.parametrize(
     ("a", "b", "kind"),
     [
         (network(), network("uvit"), "networks"),
-        (network(), network(seed=1), "ceiling"),
+        (network(), network(seed=1), "seeds"),
         (network(), network(solver="ddim"), "sampler"),
         (network(), network(seed=1, solver="ddim"), "networks"),
         (network(), network(seed=1, n_train=9), "data"),
-        (network(), closed(), "closed"),
-        (network(), {"kind": "contrast"}, "contrast"),
-        ({"kind": "external"}, {"kind": "external", "seed": 1}, "networks"),
+        (network(), closed_form(), "closed"),
+        (network(), CONTRAST, "contrast"),
+        (external(), replace(external(), seed=1), "networks"),
     ],
 )
 def test_kind_of_pair(a, b, kind):

@@ -8,32 +8,37 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from making import closed_form, interval, made_scores, network, revalued
 from matplotlib.image import imread
 
-from reprojax.report.ceiling_figure import ceiling_plate
+from reprojax.analyses.ceiling import show as ceiling_show
+from reprojax.analyses.encoding import show as encoding_show
+from reprojax.analyses.jacobian import show as jacobian_show
+from reprojax.analyses.local import show as local_show
+from reprojax.analyses.solvers import show as solvers_show
+from reprojax.analyses.solvers.show import solver_styles
+from reprojax.analyses.table import show_modules
+from reprojax.drawing.draw import Plate, numbers
+from reprojax.drawing.size_series import network_groups, size_ticks
 from reprojax.report.curve_figure import curve_plate
-from reprojax.report.encoding_figure import encoding_plate
 from reprojax.report.figures import draw_figures
 from reprojax.report.inputs import ReportInputs
-from reprojax.report.jacobian_figure import jacobian_plate
-from reprojax.report.local_figure import local_plates
 from reprojax.report.pair_figures import FIRST_BARS, bars_plate, heatmap_plate
-from reprojax.report.plotting import Plate, numbers, size_ticks
-from reprojax.report.solver_figure import solver_plate, solver_styles
-from reprojax.report.theory_figure import network_groups, theory_plate
+from reprojax.report.theory_figure import theory_plate
 from reprojax.report.transport_figure import transport_plate
 from reprojax.report.write import write_report
+from reprojax.scoring.scores import CurveRow, Curves, Scores
 
 pytestmark = pytest.mark.filterwarnings("error")  # matplotlib warns where a layout failed
 
 SIZES = (16, 64, 256, 1024, 4096)
 MAKERS = {
     "theory": theory_plate,
-    "solvers": solver_plate,
-    "encoding": encoding_plate,
-    "jacobian": jacobian_plate,
-    "local": local_plates,
-    "ceiling": ceiling_plate,
+    "solvers": solvers_show.figures,
+    "encoding": encoding_show.figures,
+    "jacobian": jacobian_show.figures,
+    "local": local_show.figures,
+    "ceiling": ceiling_show.figures,
     "transport": transport_plate,
     "rp_curves": curve_plate,
 }
@@ -45,36 +50,22 @@ def made(maker, inputs) -> list[Plate]:
     return [plates] if isinstance(plates, Plate) else plates
 
 
-def interval(value, half=0.04):
-    return [max(0.0, value - half), min(1.0, value + half)]
-
-
-def theory_cells(sizes=SIZES, widths=(8, 16), population=False):
-    shared = {"subset": "all", "seed": 0, "solver": "heun", "nfe": 35}
+def theory_cells(sizes=SIZES, widths=(8, 16), families=("optimum", "gaussian"), population=False):
     cells = {}
     for n in sizes:
         for width in widths:
-            cells[f"unet{width}_n{n}"] = {
-                "kind": "network",
-                "family": "unet",
-                "width": width,
-                "kernel": "edm",
-                "n_train": n,
-                **shared,
-            }
-        for family in ("optimum", "gaussian"):
-            closed = {"kind": "closed_form", "family": family, "width": 0, "kernel": ""}
-            cells[f"{family}_n{n}"] = {**closed, "n_train": n, **shared}
+            cells[f"unet{width}_n{n}"] = network(width=width, kernel="edm", n_train=n)
+        for family in families:
+            cells[f"{family}_n{n}"] = closed_form(family, n_train=n)
     if population:
-        closed = {"kind": "closed_form", "family": "population", "width": 0, "kernel": ""}
-        cells["population"] = {**closed, "n_train": 0, **shared}
+        cells["population"] = closed_form("population", n_train=0)
     return cells
 
 
 def agreement(a, b):
     """A plausible RP of two cells."""
-    kinds, depth = {a["family"], b["family"]}, np.log2(max(a["n_train"], b["n_train"], 16)) / 12
-    if a["n_train"] != b["n_train"]:
+    kinds, depth = {a.family, b.family}, np.log2(max(a.n_train, b.n_train, 16)) / 12
+    if a.n_train != b.n_train:
         return 0.05 + 0.25 * depth
     if kinds == {"unet"}:
         return 0.9 - 1.6 * depth + 1.4 * depth**2
@@ -82,54 +73,59 @@ def agreement(a, b):
         return 0.1
     if "population" in kinds:
         return 0.2 + 0.5 * depth
-    wide = max(a.get("width", 0), b.get("width", 0)) > 8
+    wide = max(a.width, b.width) > 8
     return (1.02 - depth + 0.05 * wide) if "optimum" in kinds else 0.1 + 0.4 * depth
 
 
+def scores_of(cells):
+    def rp(row):
+        return float(np.clip(agreement(cells[row.a], cells[row.b]), 0, 1))
+
+    def pair(row):
+        chance = 0.004 if row.score == "rp" else 0.02
+        return {"value": rp(row), "ci95": interval(rp(row)), "chance": chance, "n": 512}
+
+    def distance(row):
+        pfd = 5 + 60 * (1 - rp(row))
+        changes = {"pfd": pfd, "pfd_ci95": (pfd - 2, pfd + 2), "pfd_chance": 80.0}
+        return {**changes, "r2": rp(row), "r2_ci95": interval(rp(row))}
+
+    def model(row):
+        new = 1 / (1 + np.exp(6 - np.log2(max(cells[row.name].n_train, 1))))
+        new = 0.0 if cells[row.name].family == "optimum" else float(new)
+        if row.score == "frechet":
+            return None
+        value, reference = (new, 0.95) if row.score == "gl" else (1 - new, 0.01)
+        return {"value": value, "ci95": interval(value), "reference": reference, "n": 512}
+
+    return revalued(made_scores(cells), pair=pair, distance=distance, model=model)
+
+
 def theory_scores(**changes):
-    cells = theory_cells(**changes)
-    pairs, distances, models = [], [], []
-    shared = {"descriptor": "pixels", "n": 512}
-    for a, b in combinations(cells, 2):
-        rp, pair = float(np.clip(agreement(cells[a], cells[b]), 0, 1)), {"a": a, "b": b}
-        for score, tau, chance in (("rp", 0.83, 0.004), ("mae", 15.0, 0.02)):
-            record = {**pair, **shared, "threshold": tau, "score": score, "value": rp}
-            pairs.append({**record, "ci95": interval(rp), "chance": chance})
-        pfd = 5 + 60 * (1 - rp)
-        row = {**pair, "pfd": pfd, "pfd_ci95": [pfd - 2, pfd + 2], "pfd_chance": 80.0}
-        distances.append({**row, "r2": rp, "r2_ci95": interval(rp)})
-    for name, cell in cells.items():
-        new = 1 / (1 + np.exp(6 - np.log2(max(cell["n_train"], 1))))
-        if cell["family"] == "optimum":
-            new = 0.0
-        for score, value, reference in (("gl", new, 0.95), ("memorized", 1 - new, 0.01)):
-            record = {"name": name, **shared, "score": score, "threshold": 0.9, "value": value}
-            models.append(record | {"ci95": interval(value), "reference": reference})
-    noise = {"fingerprint": "c0ffee0123456789", "n": 512}
-    scores = {"schema": 1, "noise": noise, "cells": cells, "pairs": pairs, "models": models}
-    return scores | {"distances": distances}
+    return scores_of(theory_cells(**changes))
 
 
-def curves(scores, count):
-    taus = [0.0, *(1 - np.geomspace(0.6, 1e-3, 24)), 1.0]
-    rows = [
-        {
-            "a": a,
-            "b": b,
-            "rp": [1 - t ** (2 + k) for t in taus],
-            "chance": [0.3 * (1 - t) for t in taus],
-        }
-        for k, (a, b) in enumerate(list(combinations(scores["cells"], 2))[:count])
-    ]
-    return {"taus": taus, "rows": rows}
+def with_curves(scores, count):
+    """The same scores with RP curves of the first pairs, whatever their training images."""
+    taus = (0.0, *(1 - np.geomspace(0.6, 1e-3, 24)), 1.0)
+    rows = tuple(
+        CurveRow(a, b, tuple(1 - t ** (2 + k) for t in taus), tuple(0.3 * (1 - t) for t in taus))
+        for k, (a, b) in enumerate(list(combinations(scores.cells, 2))[:count])
+    )
+    return replace(scores, rp_curves=Curves(taus, rows))
 
 
-def transport(names):
-    shared = {"cost": 81.2, "optimal": 80.1, "random": 92.0, "matched": 0.3, "n": 512}
-    return [{"name": n, "recovered": 0.98 - 0.07 * k, **shared} for k, n in enumerate(names)]
+def with_transport(scores, names):
+    """The same scores with the transport of these models, in this order."""
+    rows = {row.name: row for row in scores.transport}
+    values = {"cost": 81.2, "optimal": 80.1, "random": 92.0, "matched": 0.3, "n": 512}
+    places = ((0.98 - 0.07 * k, rows[name]) for k, name in enumerate(names))
+    return replace(
+        scores, transport=tuple(replace(row, recovered=share, **values) for share, row in places)
+    )
 
 
-SOLVERS = ("euler", "heun", "dpm2", "dpmpp2m", "dpmpp3m", "ipndm4", "rk45", "unipc")
+SOLVERS = ("ddim", "heun", "dpm_solver_2", "dpmpp_2m", "dpmpp_3m", "ipndm", "rk45", "unipc_2")
 STOCHASTIC = ("ddpm", "edm_churn")
 
 
@@ -182,7 +178,8 @@ def local(models=("local", "gaussian", "optimum")):
         values = rng.beta(12 / (k + 1), 2 + 2 * k, 64)
         row = {"name": name, "r2_median": float(np.median(values)), "values": values.tolist()}
         row |= {"r2_median_ci95": [np.median(values) - 0.03, np.median(values) + 0.03]}
-        rows.append(row | {"r2_mean": float(values.mean()), "r2_mean_ci95": None})
+        mean = float(values.mean())
+        rows.append(row | {"r2_mean": mean, "r2_mean_ci95": [mean - 0.03, mean + 0.03]})
     sigmas, radii = np.geomspace(0.02, 30, 12).round(3).tolist(), [0, 1, 2, 3, 4, 5, 6, 8, 12, 15]
     r2 = [[0.9 / (1 + abs(np.log2(s + 1) - r)) for r in radii] for s in sigmas]
     chosen = [radii[int(np.argmax(row))] for row in r2]
@@ -208,7 +205,7 @@ def ceiling(cells=("optimum", "unet8", "unet16")):
 
 def full_inputs() -> ReportInputs:
     scores = theory_scores(population=True)
-    scores |= {"rp_curves": curves(scores, 12), "transport": transport(scores["cells"])}
+    scores = with_transport(with_curves(scores, 12), scores.cells)
     analyses = {
         "solvers": solvers(),
         "encoding": encoding(),
@@ -221,12 +218,9 @@ def full_inputs() -> ReportInputs:
 
 def nasty_inputs() -> ReportInputs:
     """Every name of every result is one that markup or mathematics could trip over."""
-    scores = theory_scores(sizes=(16, 64, 256), widths=(8,))
-    renamed = dict(zip(scores["cells"], [f"{NASTY[i % 4]}{i}" for i in range(20)]))
-    scores["cells"] = {renamed[n]: c | {"subset": NASTY[1]} for n, c in scores["cells"].items()}
-    for row in [*scores["pairs"], *scores["distances"], *scores["models"]]:
-        row |= {key: renamed[row[key]] for key in ("a", "b", "name") if key in row}
-    scores |= {"rp_curves": curves(scores, 4), "transport": transport(NASTY)}
+    cells = theory_cells(sizes=(16, 64, 256), widths=(8,)).values()
+    scores = scores_of({f"{NASTY[i % 4]}{i}": cell for i, cell in enumerate(cells)})
+    scores = with_transport(with_curves(scores, 4), list(scores.cells)[:4])
     analyses = {
         "solvers": solvers(NASTY[:2]),
         "encoding": encoding(NASTY),
@@ -249,7 +243,7 @@ def full() -> ReportInputs:
 @pytest.fixture(scope="module")
 def nasty(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("nasty")
-    write_report(nasty_inputs(), folder)
+    write_report(nasty_inputs(), folder, show_modules())
     return folder
 
 
@@ -275,17 +269,18 @@ def test_names_are_text_not_markup(nasty):
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_no_data_no_figure(name):
-    scores = {"schema": 1, "noise": None, "cells": {}, "pairs": [], "models": []}
-    assert not made(MAKERS[name], ReportInputs("Empty", "", scores))
+    assert not made(MAKERS[name], ReportInputs("Empty", "", Scores({})))
     empty = {"solvers": {"rows": []}, "encoding": {}, "jacobian": {}, "local": {}, "ceiling": {}}
-    scores |= {"rp_curves": {"taus": [], "rows": []}, "transport": [], "distances": []}
-    assert not made(MAKERS[name], ReportInputs("Empty", "", scores, analyses=empty))
+    assert not made(MAKERS[name], ReportInputs("Empty", "", Scores({}), analyses=empty))
 
 
-def test_the_report_takes_several_plates_of_one_maker(nasty):
-    scores = {"schema": 1, "noise": None, "cells": {}, "pairs": [], "models": []}
-    found = ReportInputs("Local", "", scores, analyses={"local": local(), "unknown": {}})
-    assert [plate.name for plate in draw_figures(found)] == ["local", "local_samples"]
+def test_the_report_takes_several_plates_of_one_analysis(nasty):
+    found = ReportInputs("Local", "", Scores({}), analyses={"local": local(), "unknown": {"a": 1}})
+    assert [plate.name for plate in draw_figures(found, show_modules())] == [
+        "local",
+        "local_samples",
+    ]
+    assert draw_figures(found) == []
     names = {path.stem for path in (nasty / "figures").glob("*.png")}
     assert names == {*MAKERS, "local_samples", "rp_heatmap", "rp_bars", "gl"}
 
@@ -296,7 +291,7 @@ def titles(figure):
 
 def test_theory_has_the_panels_that_the_scores_have(full):
     assert len(titles(theory_plate(full).figure)) == 4
-    scores = {k: v for k, v in full.scores.items() if k != "distances"}
+    scores = replace(full.scores, distances=())
     found = titles(theory_plate(replace(full, scores=scores)).figure)
     assert len(found) == 3 and not any("PFD" in title for title in found)
     one = theory_plate(replace(full, scores=theory_scores(widths=(8,))))
@@ -307,7 +302,7 @@ def test_theory_draws_each_network_with_its_own_closed_forms(full):
     ax = theory_plate(full).figure.axes[0]
     lines = [c for c in ax.containers if c.has_yerr]
     assert len(lines) == 2 * 3  # widths, closed forms
-    cells, rp = full.scores["cells"], lines[0].lines[0]
+    cells, rp = full.scores.cells, lines[0].lines[0]
     assert rp.get_xdata() == pytest.approx(SIZES, rel=0.05) and rp.get_linestyle() == "-"
     own = [agreement(cells[f"unet8_n{n}"], cells[f"optimum_n{n}"]) for n in SIZES]
     assert rp.get_ydata() == pytest.approx(np.clip(own, 0, 1))
@@ -320,15 +315,14 @@ def test_theory_needs_three_sizes(changes):
 
 
 def test_theory_needs_an_optimum():
-    scores = theory_scores()
-    scores["cells"] = {n: c for n, c in scores["cells"].items() if c["family"] != "optimum"}
+    scores = theory_scores(families=("gaussian",))
     assert theory_plate(ReportInputs("Without", "", scores)) is None
 
 
 def test_groups_differ_in_their_number_of_images_alone():
     cells = theory_cells()
-    cells["again"] = dict(cells["unet8_n16"])  # nothing recorded tells it from the first
-    cells["half"] = cells["unet8_n64"] | {"subset": "A"}
+    cells["again"] = cells["unet8_n16"]  # nothing recorded tells it from the first
+    cells["half"] = replace(cells["unet8_n64"], subset="A")
     groups = {group.label: list(group.names.values()) for group in network_groups(cells)}
     assert [len(names) for names in groups.values()] == [5, 1, 1, 5]
     assert ["half"] in groups.values() and ["again"] in groups.values()
@@ -338,8 +332,7 @@ def test_groups_differ_in_their_number_of_images_alone():
 def test_solvers_stand_apart_and_limits_leave_no_zero_on_a_log_axis(full):
     found = solvers()
     found["rows"][5]["pfd"] = 0.0
-    inputs = replace(full, analyses={"solvers": found})
-    plate = solver_plate(inputs)
+    (plate,) = solvers_show.figures(replace(full, analyses={"solvers": found}))
     assert len(plate.figure.axes) == 2 * 3
     top, bottom = plate.figure.axes[0], plate.figure.axes[3]
     assert len(top.containers) == len(bottom.containers) == len(SOLVERS) + len(STOCHASTIC)
@@ -349,18 +342,18 @@ def test_solvers_stand_apart_and_limits_leave_no_zero_on_a_log_axis(full):
     dashed = {name for name, style in styles.items() if style["linestyle"] == "--"}
     assert dashed == set(STOCHASTIC)
     assert "heun with 1,599 evaluations" in plate.caption and "512 noises" in plate.caption
-    assert ".90 euler with 12, .99 none" in plate.caption
+    assert ".90 ddim with 12, .99 none" in plate.caption
 
 
 def test_solvers_of_many_cells_fold(full):
     names = tuple(f"model{i}" for i in range(6))
-    plate = solver_plate(replace(full, analyses={"solvers": solvers(names)}))
+    (plate,) = solvers_show.figures(replace(full, analyses={"solvers": solvers(names)}))
     assert sum(ax.axison for ax in plate.figure.axes) == 2 * 6
     assert plate.figure.get_figwidth() < 12
 
 
 def test_encoding_puts_encoders_in_rows_and_round_trips_on_the_diagonal(full):
-    plate = encoding_plate(full)
+    (plate,) = encoding_show.figures(full)
     values = plate.figure.axes[0].images[0].get_array()
     assert np.diag(values).tolist() == pytest.approx([1, 0.98, 0.96, 0.94])
     assert values[0, 1] == pytest.approx(0.9) and values[1, 0] == pytest.approx(0.72)
@@ -369,12 +362,12 @@ def test_encoding_puts_encoders_in_rows_and_round_trips_on_the_diagonal(full):
     only = encoding() | {"latents": []}
     only["round_trips"] = [r for r in only["round_trips"] if r["source"] == "heldout"]
     only["transplants"] = [r for r in only["transplants"] if r["source"] == "heldout"]
-    plate = encoding_plate(replace(full, analyses={"encoding": only}))
+    (plate,) = encoding_show.figures(replace(full, analyses={"encoding": only}))
     assert len([ax for ax in plate.figure.axes if ax.images]) == 1
 
 
 def test_jacobian_has_a_line_and_a_band_for_each_cell(full):
-    ax = jacobian_plate(full).figure.axes[0]
+    ax = jacobian_show.figures(full)[0].figure.axes[0]
     assert len(ax.collections) == 4 and ax.get_xscale() == "log"
     assert len([line for line in ax.lines if len(line.get_xdata()) == 9]) == 4
 
@@ -384,31 +377,33 @@ def test_local_reads_either_order_of_its_calibration(full):
     flipped = found | {"calibration": dict(found["calibration"])}
     flipped["calibration"]["r2"] = np.transpose(found["calibration"]["r2"]).tolist()
     shown = [
-        local_plates(replace(full, analyses={"local": f}))[0].figure.axes[1].images[0].get_array()
+        local_show.figures(replace(full, analyses={"local": f}))[0]
+        .figure.axes[1]
+        .images[0]
+        .get_array()
         for f in (found, flipped)
     ]
     assert shown[0].shape == (10, 12) and (shown[0] == shown[1]).all()
     bare = {key: value for key, value in found.items() if key not in ("calibration", "images")}
-    plates = local_plates(replace(full, analyses={"local": bare}))
+    plates = local_show.figures(replace(full, analyses={"local": bare}))
     assert [plate.name for plate in plates] == ["local"]
     assert "local - gaussian −.21 [−.30, −.10]" in plates[0].caption
     assert "Right" not in plates[0].caption and len(plates[0].figure.axes) == 1
 
 
 def test_ceiling_leaves_out_what_is_null(full):
-    plate = ceiling_plate(full)
+    (plate,) = ceiling_show.figures(full)
     left, middle = plate.figure.axes[:2]
     rows = full.analyses["ceiling"]["rows"]
     assert len(left.containers) == sum(row["other_image"] is not None for row in rows)
     assert len(middle.containers) == len(rows)
     none = [row | {"other_image": None} for row in rows]
-    plate = ceiling_plate(replace(full, analyses={"ceiling": {"n": 512, "rows": none}}))
+    (plate,) = ceiling_show.figures(replace(full, analyses={"ceiling": {"n": 512, "rows": none}}))
     assert "Left" not in plate.caption and len(plate.figure.axes) == 2
 
 
 def test_curves_show_eight_pairs_of_the_same_images_first(full):
-    scores = full.scores | {"rp_curves": curves(full.scores, 210)}
-    plate = curve_plate(replace(full, scores=scores))
+    plate = curve_plate(replace(full, scores=with_curves(full.scores, 210)))
     names = [t.get_text() for t in plate.figure.legends[0].get_texts()]
     assert len(names) == 8 + 1 and all("unet" in n.split(" × ")[1] for n in names[:8])
     assert names[:5] == [f"unet8_n{n} × unet16_n{n}" for n in SIZES]
@@ -418,14 +413,14 @@ def test_curves_show_eight_pairs_of_the_same_images_first(full):
 
 
 def test_transport_orders_models_as_the_tables_do(full):
-    scores = full.scores | {"transport": transport(["optimum_n16", "unet8_n64"])}
+    scores = with_transport(full.scores, ["optimum_n16", "unet8_n64"])
     ax = transport_plate(replace(full, scores=scores)).figure.axes[0]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["unet8_n64", "optimum_n16"]
 
 
 def test_pairs_of_twenty_cells_stay_readable(full):
     scores = theory_scores()
-    assert len(scores["cells"]) == 20
+    assert len(scores.cells) == 20
     inputs = replace(full, scores=scores)
     bars, heat = bars_plate(inputs), heatmap_plate(inputs)
     assert f"Of 190 pairs the first {FIRST_BARS} are drawn" in bars.caption

@@ -13,89 +13,59 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from making import closed_form, external, interval, made_scores, network, revalued
 from matplotlib.image import imread
 from rich.console import Console
 from sklearn.datasets import load_digits
 
-from reprojax.report.formats import (
-    format_bound,
-    format_distance,
-    format_share,
-    format_span,
-    format_value,
-)
+from reprojax.drawing import formats
+from reprojax.report.figures import draw_figures
 from reprojax.report.inputs import ReportInputs
 from reprojax.report.tables import print_scores
+from reprojax.report.words import threshold_words
 from reprojax.report.write import write_report
+from reprojax.scoring import maker as scoring_maker
+from reprojax.scoring.calibration import Thresholds, choose_thresholds
+from reprojax.scoring.descriptors import unit_rows
+from reprojax.scoring.scores import GIVEN_FEATURES, Scores
+from reprojax.scoring.sets import RealSet, SampleSet
 
 pytestmark = pytest.mark.filterwarnings("error")  # matplotlib warns where a layout failed
 
 CELLS = {
-    "empirical_optimum": {"kind": "closed_form", "family": "empirical"},
-    "gaussian": {"kind": "closed_form", "family": "gaussian"},
-    "unet32_vp_s0": {
-        "kind": "network",
-        "family": "unet",
-        "width": 32,
-        "seed": 0,
-        "params": 612_000,
-    },
-    "unet32_vp_s1": {
-        "kind": "network",
-        "family": "unet",
-        "width": 32,
-        "seed": 1,
-        "params": 612_000,
-    },
-    "uvit64_vp_s0": {
-        "kind": "network",
-        "family": "uvit",
-        "width": 64,
-        "seed": 0,
-        "params": 1_300_000,
-    },
-    "uvit96_vp_s0": {"kind": "network", "family": "uvit", "width": 96, "seed": 0},
+    "optimum": closed_form("optimum"),
+    "gaussian": closed_form("gaussian"),
+    "unet32_vp_s0": network("unet", 32, params=612_000),
+    "unet32_vp_s1": network("unet", 32, seed=1, params=612_000),
+    "uvit64_vp_s0": network("uvit", 64, params=1_300_000),
+    "uvit96_vp_s0": network("uvit", 96),
 }
-FIGURES = {"samples", "rp_heatmap", "rp_bars", "gl", "loss"}
+FIGURES = {"samples", "rp_heatmap", "rp_bars", "rp_curves", "transport", "gl", "loss"}
 
 
-def interval(value):
-    return [max(0.0, value - 0.03), min(1.0, value + 0.03)]
+def make_scores(cells=CELLS, **options):
+    """Scores with values that texts can be found by."""
+    places = {frozenset(pair): k for k, pair in enumerate(combinations(cells, 2))}
 
+    def pair(row):
+        k, kinds = places[frozenset((row.a, row.b))], (cells[row.a].kind, cells[row.b].kind)
+        rp = 0.31 + 0.005 * k if "closed_form" in kinds else min(0.97, 0.61 + 0.01 * k)
+        value, chance = (rp, 0.004) if row.score == "rp" else (rp - 0.1, 0.02)
+        return {"value": value, "ci95": interval(value), "chance": chance, "n": 500}
 
-def make_scores(cells=CELLS, closed_rp=0.31):
-    shared = {"hash": "0" * 12, "n_train": 1000, "subset": "first", "solver": "heun", "nfe": 35}
-    cells = {n: {**shared, "kernel": "vp", "seed": 0, **c} for n, c in cells.items()}
-    pairs, models = [], []
-    for k, (a, b) in enumerate(combinations(cells, 2)):
-        closed = "closed_form" in (cells[a]["kind"], cells[b]["kind"])
-        rp = closed_rp + 0.005 * k if closed else min(0.97, 0.61 + 0.01 * k)
-        for score, value, chance in (("rp", rp, 0.004), ("mae", rp - 0.1, 0.02)):
-            record = {"a": a, "b": b, "descriptor": "pixels", "threshold": 0.83, "score": score}
-            if score == "mae":
-                record |= {"threshold": 15.0}
-            pairs.append(
-                record | {"value": value, "ci95": interval(value), "chance": chance, "n": 500}
-            )
-    for k, name in enumerate(cells):
-        for score, value, reference in (
-            ("gl", 0.93 + 0.01 * (k % 4), 0.95),
-            ("memorized", 0.01 * (k % 2), None),
-            ("frechet", 1.3 + 0.4 * k, 0.62),
-        ):
-            record = {
-                "name": name,
-                "score": score,
-                "descriptor": "pixels",
-                "n": 500,
-                "n_train": 1000,
-            }
-            threshold = {"gl": 0.91, "memorized": 1 / 3}.get(score)
-            ci = interval(value) if score != "frechet" else [value * 0.9, value * 1.1]
-            record |= {"threshold": threshold, "value": value, "ci95": ci, "reference": reference}
-            models.append(record)
-    noise = {"fingerprint": "c0ffee0123456789", "n": 500}
-    return {"schema": 1, "noise": noise, "cells": cells, "pairs": pairs, "models": models}
+    def model(row):
+        k = list(cells).index(row.name)
+        values = {
+            "gl": 0.93 + 0.01 * (k % 4),
+            "memorized": 0.01 * (k % 2),
+            "frechet": 1.3 + 0.4 * k,
+        }
+        references = {"gl": 0.95, "memorized": None, "frechet": 0.62}
+        value, near = values[row.score], row.score == "frechet"
+        ci95 = (value * 0.9, value * 1.1) if near else interval(value)
+        return {"value": value, "ci95": ci95, "reference": references[row.score], "n": 500}
+
+    return revalued(made_scores(cells, **options), pair=pair, model=model)
 
 
 def make_inputs(cells=CELLS, **changes):
@@ -105,9 +75,7 @@ def make_inputs(cells=CELLS, **changes):
     for name in cells:
         noisy = digits[:64] + rng.normal(0, 25, (64, 8, 8, 1))
         samples[name] = noisy.clip(0, 255).astype(np.uint8)
-    metrics = {
-        name: training_rows(rng) for name, cell in cells.items() if cell["kind"] == "network"
-    }
+    metrics = {name: training_rows(rng) for name, cell in cells.items() if cell.kind == "network"}
     inputs = ReportInputs(
         title="Digits <lab>",
         command="python -m reprojax.main --config=configs/digits.py:lab",
@@ -202,10 +170,14 @@ def test_page_names_every_model_pair_score_and_origin(full):
         "RP .83 (pixels)",
         "MAE score 15 of 255",
         "GL .91 (pixels)",
+        "random pairs of them pass it once in 1,000",
+        "held-out images: 5 in 100 have a training image that passes it",
+        "MAE score 15 of 255 (pixels): fixed, as in arXiv 2310.05264",
+        "memorized .333 (pixels): fixed, as in arXiv 2310.02664",
         "c0ffee0123456789",
         "configs/digits.py:lab",
         "3 min 12 s",
-        "two seeds of one model (ceiling)",
+        "two seeds of one model",
         "2310.05264",
         "2310.02664",
     ):
@@ -259,19 +231,64 @@ def test_a_figure_without_data_is_left_out(tmp_path, changes, absent):
 
 
 def test_a_report_of_almost_nothing(tmp_path):
-    scores = {"schema": 1, "noise": None, "cells": {}, "pairs": [], "models": []}
-    written, _, page = page_of(ReportInputs("Empty", "", scores), tmp_path)
+    written, _, page = page_of(ReportInputs("Empty", "", Scores({})), tmp_path)
     assert written == [Path("report/index.html")]
     assert "No fingerprint" in page.text and "Thresholds used" not in page.text
 
 
 def test_outside_samples_without_study_facts_or_references(tmp_path):
-    cells = {"mine": {"kind": "external", "family": None}, "theirs": {"kind": "external"}}
-    scores = make_scores(cells)
-    scores |= {"cells": cells, "noise": None, "models": []}
-    written, _, page = page_of(ReportInputs("Mine", "score", scores), tmp_path)
-    assert {p.stem for p in written} == {"rp_heatmap", "rp_bars", "index"}
-    assert "2 sample sets" in page.text
+    cells = {"mine": external(), "theirs": external()}
+    scores = make_scores(cells, noises=False)
+    assert not scores.models and not scores.transport
+    written, _, page = page_of(ReportInputs("Mine", "score", replace(scores, noise=None)), tmp_path)
+    assert {p.stem for p in written} == {"rp_heatmap", "rp_bars", "rp_curves", "index"}
+    assert "2 sample sets" in page.text and "No fingerprint" in page.text
+
+
+@pytest.mark.parametrize("with_train", [False, True])
+def test_outside_features_without_images(tmp_path, with_train):
+    rng = np.random.default_rng(0)
+
+    def features(count):
+        return unit_rows(rng.standard_normal((count, 5)).astype(np.float32))
+
+    cells = {name: external(20 * with_train) for name in ("mine", "theirs", "ours")}
+    train = {"train": RealSet(None, features(20), 20)} if with_train else {}
+    key = "train" if with_train else None
+    samples = [SampleSet(name, None, features(8), key) for name in cells]
+    thresholds = Thresholds(0.6, 0.6, "paper", "paper")
+    scores = scoring_maker.make_scores(samples, cells, train, None, GIVEN_FEATURES, thresholds)
+    assert not scores.distances and {row.score for row in scores.pairs} == {"rp"}
+    written, _, page = page_of(ReportInputs("Features", "score", scores), tmp_path)
+    figures = {"rp_heatmap", "rp_bars", "rp_curves"} | ({"gl"} if with_train else set())
+    assert {p.stem for p in written} == {*figures, "index"}
+    assert "3 sample sets" in page.text and "RP .6 (features): published" in page.text
+    assert ("not judged" in page.text) == with_train and "nan" not in page.text.lower().split()
+    assert "external" in printed(scores, 80) and "RP" in printed(scores, 80)
+
+
+def test_thresholds_say_what_they_rest_on(tmp_path):
+    images = RealSet(None, unit_rows(np.random.default_rng(0).random((30, 4), np.float32)), 30)
+    thresholds = choose_thresholds(images, images, descriptor="pixels", rp_rate=0.01)
+    scores = made_scores(CELLS, thresholds=thresholds)
+    lines = " ".join(threshold_words(scores))
+    assert "calibrated on training images: random pairs of them pass it once in 100." in lines
+    assert "calibrated on held-out images: 5 in 100 have a training image" in lines
+    given = choose_thresholds(None, None, descriptor="pixels", given=0.7)
+    assert threshold_words(made_scores(CELLS, thresholds=given))[0] == (
+        "RP .7 (pixels): chosen by the user."
+    )
+
+
+def test_chance_within_conditions_is_said_everywhere(tmp_path):
+    words = "samples of different noises with the same condition"
+    scores = made_scores(CELLS, groups=np.arange(6) % 2)
+    plates = {p.name: p.caption for p in draw_figures(ReportInputs("", "", scores))}
+    assert all(words in plates[name] for name in ("rp_heatmap", "rp_bars", "rp_curves"))
+    assert words in " ".join(printed(scores, 200).split())
+    _, _, page = page_of(ReportInputs("", "", scores), tmp_path)
+    assert f"The same score between {words}." in page.text and f"left: {words}." in page.text
+    assert "same condition" not in printed(made_scores(CELLS), 200)
 
 
 def test_evaluation_without_heldout_images(tmp_path):
@@ -281,15 +298,12 @@ def test_evaluation_without_heldout_images(tmp_path):
 
 
 def test_many_models_long_names_and_colour_images(tmp_path):
-    cells = {
-        f"a_rather_long_model_name_{i:02d}": {"kind": "network", "family": "unet", "width": i}
-        for i in range(18)
-    }
+    cells = {f"a_rather_long_model_name_{i:02d}": network(width=i + 1) for i in range(18)}
     rng = np.random.default_rng(1)
     samples = {name: rng.integers(0, 256, (3, 40, 24, 3), np.uint8) for name in cells}
     inputs = make_inputs(cells, samples=samples, nearest={}, metrics={})
     written, _, page = page_of(inputs, tmp_path)
-    assert {p.stem for p in written} == {"samples", "rp_heatmap", "rp_bars", "gl", "index"}
+    assert {p.stem for p in written} == {*FIGURES, "index"} - {"loss"}
     assert "first 16 of 18 models" in page.text
 
 
@@ -319,15 +333,15 @@ def test_terminal_tables_keep_numbers_whole(width):
 
 def test_formats():
     shares = {0.0: ".00", 0.0042: ".004", 1e-5: "<.001", 0.614: ".61", 0.997: ".997", 1.0: "1.00"}
-    assert {value: format_share(value) for value in shares} == shares
-    assert [format_bound(v) for v in (0.0, 0.0042, 0.004, 0.0124, 1.0)] == [
+    assert {value: formats.share(value) for value in shares} == shares
+    assert [formats.bound(v) for v in (0.0, 0.0042, 0.004, 0.0124, 1.0)] == [
         ".00",
         ".005",
         ".004",
         ".02",
         "1.00",
     ]
-    assert format_share(0.99999) == ">.999" and format_share(float("nan")) == "–"
-    assert format_value(0.5, [0.41, 0.6]) == ".50 [.41, .60]"
-    assert format_span([0.75, 0.61]) == ".61–.75" and format_span([0.61, 0.612]) == ".61"
-    assert [format_distance(v) for v in (1.234, 123.4, 12345.6)] == ["1.23", "123", "12,346"]
+    assert formats.share(0.99999) == ">.999" and formats.share(float("nan")) == "–"
+    assert formats.with_interval(0.5, [0.41, 0.6]) == ".50 [.41, .60]"
+    assert formats.span([0.75, 0.61]) == ".61–.75" and formats.span([0.61, 0.612]) == ".61"
+    assert [formats.distance(v) for v in (1.234, 123.4, 12345.6)] == ["1.23", "123", "12,346"]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from reprojax.denoisers.base import Denoiser
 from reprojax.denoisers.gaussian import gaussian_denoiser
 from reprojax.diffusion.grids import GridSpec
 from reprojax.errors import InputError
@@ -30,11 +31,11 @@ def denoise():
 @pytest.mark.parametrize("solver", ["heun", "tsit5"])
 def test_the_batch_size_does_not_matter(denoise, batch_size, solver):
     spec = replace(SPEC, solver=solver)
-    want = sample(denoise, BANK, replace(spec, batch_size=20))
-    got = sample(denoise, BANK, replace(spec, batch_size=batch_size))
-    assert got.images.shape == (20, 4, 4, 1) and got.images.dtype == np.float32
-    np.testing.assert_allclose(got.images, want.images, atol=1e-5)
-    assert got.nfe == want.nfe
+    whole = sample(denoise, BANK, replace(spec, batch_size=20))
+    batches = sample(denoise, BANK, replace(spec, batch_size=batch_size))
+    assert batches.images.shape == (20, 4, 4, 1) and batches.images.dtype == np.float32
+    np.testing.assert_allclose(batches.images, whole.images, atol=1e-5)
+    assert batches.nfe == whole.nfe
 
 
 def test_it_can_start_in_the_middle(denoise):
@@ -45,7 +46,10 @@ def test_it_can_start_in_the_middle(denoise):
 
 def test_another_solver_or_grid_of_equal_nfe_does_not_recompile(denoise):
     mesh = make_mesh(jax.devices()[:1])
-    call = lambda **change: sample(denoise, BANK, replace(SPEC, **change), mesh=mesh)  # noqa: E731
+
+    def call(**change):
+        sample(denoise, BANK, replace(SPEC, **change), mesh=mesh)
+
     call(solver="ddim", grid=GridSpec(num_steps=11))
     before = flow.run_table._cache_size()
     call(solver="dpmpp_2m", grid=GridSpec("log_sigma", num_steps=11))
@@ -65,7 +69,7 @@ def test_float64_state_agrees_and_nfe_is_counted(denoise):
     assert single.nfe == double.nfe == 11
     calls = []
 
-    class Counting:
+    class Counting(Denoiser):
         def __call__(self, x, sigma, cond=None):
             jax.debug.callback(lambda: calls.append(1))
             return 0.5 * x
@@ -85,7 +89,7 @@ def test_adaptive_end_at_zero_is_one_more_evaluation(denoise):
 
 
 def test_labels_follow_their_noises():
-    class ByLabel:
+    class ByLabel(Denoiser):
         def __call__(self, x, sigma, cond=None):
             return jnp.broadcast_to(cond.astype(x.dtype)[:, None, None, None], x.shape)
 
@@ -122,14 +126,14 @@ def test_sampling_leaves_the_precision_of_others_alone(denoise):
 @pytest.mark.parametrize("solver", ["ddpm", "edm_churn"])
 def test_fresh_noise_belongs_to_the_image_not_to_the_batch(denoise, solver):
     spec = replace(SPEC, solver=solver)
-    want = sample(denoise, BANK, spec).images
+    whole = sample(denoise, BANK, spec).images
     for batch_size in (1, 7, 64):
-        got = sample(denoise, BANK, replace(spec, batch_size=batch_size)).images
-        np.testing.assert_allclose(got, want, atol=2e-5)
+        images = sample(denoise, BANK, replace(spec, batch_size=batch_size)).images
+        np.testing.assert_allclose(images, whole, atol=2e-5)
     tail = np.concatenate([b for b, _ in sample_batches(denoise, BANK, spec, start=8)])
-    np.testing.assert_array_equal(tail, want[8:])
+    np.testing.assert_array_equal(tail, whole[8:])
     other = sample(denoise, BANK, replace(spec, noise_seed=1)).images
-    assert np.abs(other - want).max() > 0.3
+    assert np.abs(other - whole).max() > 0.3
     assert replace(spec, noise_seed=1).identity() != spec.identity()
     assert replace(SPEC, noise_seed=1).identity() == SPEC.identity()  # Heun draws none
 
@@ -148,9 +152,12 @@ def test_ancestral_noise_forgets_the_start(denoise):
     limit = sample(denoise, BANK, replace(SPEC, grid=GridSpec(num_steps=100))).images
     ancestral = replace(SPEC, solver="ddpm", grid=GridSpec(num_steps=200))
     images = sample(denoise, BANK, ancestral).images
-    related = lambda a: np.corrcoef((a - a.mean(0)).ravel(), (limit - limit.mean(0)).ravel())[0, 1]  # noqa: E731
-    assert related(sample(denoise, BANK, replace(SPEC, solver="unipc_2")).images) > 0.99
-    assert abs(related(images)) < 0.4
+
+    def correlation(a):
+        return np.corrcoef((a - a.mean(0)).ravel(), (limit - limit.mean(0)).ravel())[0, 1]
+
+    assert correlation(sample(denoise, BANK, replace(SPEC, solver="unipc_2")).images) > 0.99
+    assert abs(correlation(images)) < 0.4
 
 
 @pytest.mark.parametrize("solver", ["ddim", "heun", "dpm_solver_3", "unipc_2", "ipndm", "tsit5"])
@@ -167,7 +174,7 @@ def test_encoding_is_the_way_back(denoise, solver):
 
 
 def test_a_stochastic_solver_does_not_encode(denoise):
-    with pytest.raises(InputError, match="deterministic solver, to encode"):
+    with pytest.raises(InputError, match="'ddpm': must be deterministic, to encode"):
         encode(denoise, np.zeros((2, 4, 4, 1), np.float32), replace(SPEC, solver="ddpm"))
 
 
@@ -175,7 +182,7 @@ def test_a_flow_map_is_refused():
     class Consistency:
         is_flow_map = True
 
-    with pytest.raises(InputError, match="flow map"):
+    with pytest.raises(InputError, match="must be 'consistency' for a flow map"):
         sample(Consistency(), BANK, SPEC)
 
 

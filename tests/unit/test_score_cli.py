@@ -10,6 +10,7 @@ pytest.importorskip("reprojax.data.source")
 from PIL import Image
 
 from reprojax import score
+from reprojax.runtime.workdir import Workdir
 from reprojax.sampling.noise import NoiseBank
 
 N = 12
@@ -62,9 +63,9 @@ def test_two_sets_with_training_and_heldout_images(files, capsys):
     argv = ["--samples", "a=a.npz", "--samples", "b=near.npz"]
     argv += ["--train", "train.npz", "--heldout", "heldout.npz", "--noise", "noise.npz"]
     scores = run(*argv)
-    keys = ["schema", "noise", "cells", "pairs", "models", "calibration"]
-    keys += ["distances", "rp_curves"]
-    assert list(scores) == keys and scores["schema"] == 1
+    keys = ["schema", "study", "noise", "data", "cells", "pairs", "models", "calibration"]
+    keys += ["distances", "rp_curves", "transport"]
+    assert list(scores) == keys and scores["schema"] == 2
     assert scores["noise"] == {"fingerprint": NoiseBank(0, N, (4, 4, 3)).fingerprint(), "n": N}
     cell = scores["cells"]["a"]
     assert cell["kind"] == "external" and cell["n_train"] == 40 and len(cell["hash"]) == 16
@@ -75,12 +76,15 @@ def test_two_sets_with_training_and_heldout_images(files, capsys):
     row = scores["models"][0]
     assert row["score"] == "gl" and row["reference"] == 0.95 and row["n_train"] == 40
     assert scores["calibration"]["rp"]["threshold"] == pairs["rp"]["threshold"]
-    assert scores["calibration"]["gl"]["source"] == "--heldout"
+    assert scores["calibration"]["gl"]["source"] == "held-out images"
     out = capsys.readouterr().out
-    assert "chance" in out and "reference" in out and "wrote out/scores.json" in out
+    assert "chance" in out and "held-out" in out and "wrote out/scores.json" in out
     first = Path("out/scores.json").read_bytes()
     run(*argv)
     assert Path("out/scores.json").read_bytes() == first
+    page = Path("out/report/index.html").read_text()
+    assert "Scores of a, b" in page and "python -m reprojax.score --samples a=a.npz" in page
+    assert {p.name for p in Path("out/figures").iterdir()} >= {"samples.png", "gl.png"}
 
 
 def test_one_set_with_training_images_gives_models_only(files):
@@ -88,7 +92,7 @@ def test_one_set_with_training_images_gives_models_only(files):
     assert scores["pairs"] == [] and scores["noise"]["fingerprint"] == "abc"
     assert {row["score"] for row in scores["models"]} == {"gl", "memorized"}
     assert all(row["reference"] is None for row in scores["models"])
-    assert "leave-one-out" in scores["calibration"]["gl"]["source"]
+    assert "each against the others" in scores["calibration"]["gl"]["source"]
 
 
 def test_given_features_need_no_descriptor(files):
@@ -105,7 +109,7 @@ def test_a_folder_a_zip_and_an_npz_of_the_same_images_are_the_same(files):
     scores = run(*argv, "--samples=z=a.npz")
     assert len({cell["hash"] for cell in scores["cells"].values()}) == 1
     assert [row["value"] for row in scores["pairs"]] == [1.0] * 6
-    assert scores["calibration"]["rp"]["source"] == "--samples x"
+    assert scores["calibration"]["rp"]["source"] == "samples of x"
     assert scores["calibration"]["gl"] is None
 
 
@@ -115,30 +119,29 @@ def test_a_folder_a_zip_and_an_npz_of_the_same_images_are_the_same(files):
         ("", "--samples"),
         ("--samples a.npz --samples b=a.npz", "NAME=PATH"),
         ("--samples =a.npz --samples b=a.npz", "NAME=PATH"),
-        ("--samples a=a.npz", "one needs --train"),
-        ("--samples a=a.npz --samples a=near.npz", "taken"),
+        ("--samples a=a.npz", "one set needs --train"),
+        ("--samples a=a.npz --samples a=near.npz", "another name"),
         ("--samples a=a.npz --samples b=none.npz", "--samples b"),
         ("--samples a=a.npz --samples b=none", "--samples b"),
         ("--samples a=a.npz --samples b=broken.npz", "--samples b"),
         ("--samples a=a.npz --samples b=other.npz", "`images` or `features`"),
         ("--samples a=a.npz --samples b=float.npz", "--samples b"),
-        ("--samples a=a.npz --samples b=short.npz", "samples b: 5 samples"),
-        ("--samples a=a.npz --samples b=wide.npz", "--samples b: images of shape"),
-        ("--samples a=a.npz --samples b=gray.npz", "--samples b: images of shape"),
-        ("--samples a=a.npz --samples b=fa.npz", "--samples b: features alone"),
+        ("--samples a=a.npz --samples b=short.npz", "samples b: has 5 samples"),
+        ("--samples a=a.npz --samples b=wide.npz", "--samples b: has images of shape"),
+        ("--samples a=a.npz --samples b=gray.npz", "--samples b: has images of shape"),
+        ("--samples a=a.npz --samples b=fa.npz", "--samples b: has features alone"),
         ("--samples a=fa.npz --samples b=fnan.npz", "NaN"),
         ("--samples a=fa.npz --samples b=f64.npz", "float32"),
-        ("--samples a=a.npz --samples b=near.npz --train fa.npz", "--train: features alone"),
+        ("--samples a=a.npz --samples b=near.npz --train fa.npz", "--train: has features alone"),
         ("--samples a=a.npz --samples b=near.npz --train wide.npz", "images of shape"),
-        ("--samples a=a.npz --samples b=near.npz --heldout heldout.npz", "--train only"),
-        ("--samples a=a.npz --samples b=near.npz --descriptor sscd", "weights"),
-        ("--samples a=a.npz --samples b=near.npz --descriptor learned", "weights"),
-        ("--samples a=a.npz --samples b=near.npz --descriptor x", "invalid choice"),
+        ("--samples a=a.npz --samples b=near.npz --heldout heldout.npz", "together with --train"),
+        ("--samples a=a.npz --samples b=near.npz --descriptor pixels:w.npz", "must be pixels"),
+        ("--samples a=a.npz --samples b=near.npz --descriptor pixel", "did you mean 'pixels'"),
         ("--samples a=a.npz --samples b=near.npz --weights w.npz", "--weights"),
         ("--samples a=a.npz --samples b=near.npz --threshold 2", "between -1 and 1"),
         ("--samples a=a.npz --samples b=near.npz --threshold nan", "between -1 and 1"),
         ("--samples a=a.npz --samples b=near.npz --threshold x", "invalid float"),
-        ("--samples a=a.npz --samples b=near.npz --noise a.npz", "`noise`"),
+        ("--samples a=a.npz --samples b=near.npz --noise a.npz", "'noise'"),
         ("--samples a=a.npz --samples b=near.npz --noise few.npz", "at least 12"),
         ("--samples a=a.npz --samples b=near.npz --unknown 1", "--unknown"),
     ],
@@ -159,6 +162,30 @@ def test_an_out_that_is_a_file_is_refused(files, capsys):
         run("--samples", "a=a.npz", "--samples", "b=near.npz")
     assert caught.value.code == 2 and "--out" in capsys.readouterr().err
     assert (files / "out").read_text() == "mine"
+
+
+def test_the_folder_of_a_study_is_left_alone(files, capsys):
+    study = Workdir("out", "quickstart", "a")
+    study.claim()
+    study.own("scores.json").write_text("{}")
+    with pytest.raises(SystemExit) as caught:
+        run("--samples", "a=a.npz", "--samples", "b=near.npz")
+    err = capsys.readouterr().err
+    assert caught.value.code == 2 and "--out" in err and err.count("\n") == 1
+    assert Path("out/scores.json").read_text() == "{}"
+
+
+def test_other_samples_take_the_place_of_the_ones_before(files):
+    run("--samples", "a=a.npz", "--samples", "b=near.npz", "--train", "train.npz")
+    scores = run("--samples", "c=a.npz", "--samples", "d=near.npz")
+    assert list(scores["cells"]) == ["c", "d"] and scores["models"] == []
+    assert {p.name.split("-")[0] for p in Path("out/cells").iterdir()} == {"c", "d"}
+
+
+def test_features_alone_make_a_page_too(files):
+    run("--samples", "a=fa.npz", "--samples", "b=fb.npz")
+    page = Path("out/report/index.html").read_text()
+    assert "Pairs" in page and not Path("out/figures/samples.png").exists()
 
 
 def test_help_says_how_thresholds_come_about(capsys):

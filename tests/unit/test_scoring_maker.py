@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from reprojax.errors import InputError
+from reprojax.scoring import maker
 from reprojax.scoring.calibration import Thresholds, choose_thresholds
 from reprojax.scoring.chance import chance_within
 from reprojax.scoring.descriptors import PixelDescriptor
+from reprojax.scoring.frechet import Projection, frechet_distance
 from reprojax.scoring.maker import make_scores
+from reprojax.scoring.models import gl, memorized
 from reprojax.scoring.pairs import mae_chance, mae_pairs, mae_score, rp, rp_chance
 from reprojax.scoring.scores import CellRow, Scores
 from reprojax.scoring.sets import RealSet, SampleSet
@@ -215,3 +218,107 @@ def test_thresholds_say_what_they_rest_on(sets):
     assert (paper.rp, paper.rp_point) == (0.6, "paper")
     given = choose_thresholds(trains["large"], None, descriptor="pixels", given=0.25)
     assert (given.rp, given.gl, given.gl_point) == (0.25, 0.25, "given")
+
+
+def test_rows_come_in_order_and_leave_out_what_cannot_be_had(sets):
+    scores = scored(sets)
+    assert [(row.a, row.b, row.score) for row in scores.pairs] == [
+        ("copier", "stranger", "rp"),
+        ("copier", "stranger", "mae"),
+        ("copier", "images", "mae"),
+        ("copier", "features", "rp"),
+        ("stranger", "images", "mae"),
+        ("stranger", "features", "rp"),
+    ]
+    assert [(row.name, row.score) for row in scores.models] == [
+        ("copier", "gl"),
+        ("copier", "memorized"),
+        ("copier", "frechet"),
+        ("stranger", "gl"),
+        ("stranger", "memorized"),
+        ("stranger", "frechet"),
+        ("images", "memorized"),
+    ]
+    assert scores.pairs[-1].value == scores.pairs[-2].value == 1.0  # the same samples
+    assert [(row.a, row.b) for row in scores.distances] == [
+        ("copier", "stranger"),
+        ("copier", "images"),
+        ("stranger", "images"),
+    ]
+    assert scores.rp_curves.rows == () and scores.transport == ()
+
+
+def test_rows_have_the_contract_and_the_values_of_the_functions(sets):
+    samples, train_sets, heldout = sets
+    scores = scored(sets)
+    pairs = scores.to_json()["pairs"]
+    keys = ["a", "b", "descriptor", "point", "threshold", "score", "value", "ci95", "chance", "n"]
+    assert all(list(row) == keys for row in pairs)
+    assert [row["threshold"] for row in pairs[:2]] == [0.5, 15.0]
+    train, sample = train_sets["large"], samples[0]
+    assert scores.to_json()["models"][0] == {
+        "name": "copier",
+        "score": "gl",
+        "descriptor": "pixels",
+        "point": "copy",
+        "threshold": 0.9,
+        "value": round(gl(sample.features, train.features, 0.9), 6),
+        "ci95": list(scores.model("copier", "gl").ci95),
+        "reference": round(gl(heldout.features, train.features, 0.9), 6),
+        "n": 30,
+        "n_train": 90,
+    }
+    row = scores.model("copier", "memorized")
+    assert row.threshold == 0.333333 and row.value == 1.0
+    assert row.reference == memorized(heldout.images, train.images)
+    row = scores.model("stranger", "frechet")
+    projection = Projection.fit(train.features)  # of the largest set, for every model
+    x, y = (projection(s.features) for s in (samples[1], heldout))
+    assert row.threshold is None and row.n_train == 20
+    assert row.value == round(frechet_distance(x, y), 6)
+    few = projection(train_sets["small"].features)
+    assert row.reference == round(frechet_distance(few, y), 6)
+    first = projection(train.features[:30])  # as many as there are samples
+    reference = scores.model("copier", "frechet").reference
+    assert reference == round(frechet_distance(first, y), 6)
+
+
+def test_without_heldout_images_references_are_null_and_frechet_is_absent(sets):
+    models = scored((*sets[:2], None)).models
+    assert {row.score for row in models} == {"gl", "memorized"}
+    assert all(row.reference is None for row in models)
+
+
+def test_the_numbers_are_plain_and_the_same_every_time(sets):
+    first, second = (json.dumps(scored(sets).to_json()) for _ in range(2))
+    assert first == second
+    scores = json.loads(first)
+    for row in scores["pairs"] + scores["models"]:
+        assert row["value"] == round(row["value"], 6)
+        assert row["ci95"][0] <= row["value"] <= row["ci95"][1]
+
+
+def test_each_training_set_is_judged_once_and_progress_is_counted(sets, monkeypatch):
+    judged, progress = [], []
+    original = maker._Judge.__init__
+
+    def counting(self, train, *args):
+        judged.append(train.n)
+        original(self, train, *args)
+
+    monkeypatch.setattr(maker._Judge, "__init__", counting)
+    scored(sets, progress=lambda *args: progress.append(args))
+    assert sorted(judged) == [20, 90]
+    assert progress == [(i, 12) for i in range(1, 13)]  # 6 pairs, 3 models, 3 distances
+
+
+def test_sets_that_do_not_compare_are_refused(sets):
+    samples, _, _ = sets
+    short = SampleSet("short", samples[0].images[:5], samples[0].features[:5])
+    for bad, message in (
+        ([samples[0], short], "samples short: has 5 samples; must have 30, as copier has"),
+        ([samples[0], samples[0]], "a name that no other set has"),
+        ([SampleSet("one", short.images[:1])], "has 1 samples; must have at least 2"),
+    ):
+        with pytest.raises(InputError, match=message):
+            scored(sets, bad)

@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
+from reprojax.scoring.calibration import Thresholds
 from reprojax.scoring.descriptors import PixelDescriptor
+from reprojax.scoring.maker import make_scores
 from reprojax.scoring.rows import RowReader, flat
-from reprojax.scoring.scoreboard import SampleSet, TrainSet, nearest, score_all
+from reprojax.scoring.scores import CellRow
+from reprojax.scoring.sets import RealSet, SampleSet
+from reprojax.scoring.similarity import max_cosine
 from reprojax.scoring.thresholds import calibrate_gl, calibrate_rp
 
 
@@ -34,14 +38,14 @@ def test_it_is_addressed_like_an_array(images):
 def test_all_scores_are_equal_and_no_more_than_a_block_is_read(images):
     descriptor = PixelDescriptor.fit([images])
     features = descriptor(images)
-    heldout = TrainSet(images[:100] // 2, descriptor(images[:100] // 2), 100)
+    heldout = RealSet(images[:100] // 2, descriptor(images[:100] // 2), 100)
     mirror = images[:40].copy()
     mirror[20:] = mirror[20:][:, ::-1]
     samples = [SampleSet(n, mirror, descriptor(mirror), "t") for n in ("a", "b")]
     reader = lazy(images, 2048)
     sets = [
-        {"t": TrainSet(images, features, 2500)},
-        {"t": TrainSet(reader, reader.map((16,), descriptor), 2500)},
+        {"t": RealSet(images, features, 2500)},
+        {"t": RealSet(reader, reader.map((16,), descriptor), 2500)},
     ]
     taus = [
         (calibrate_rp(s["t"].features), calibrate_gl(heldout.features, s["t"].features))
@@ -49,9 +53,11 @@ def test_all_scores_are_equal_and_no_more_than_a_block_is_read(images):
     ]
     assert taus[0] == taus[1]
     # The Frechet projection is fitted to the first 4,096 rows: allow that one longer read.
-    sets[1]["t"] = TrainSet(reader, lazy(images, 4096).map((16,), descriptor), 2500)
-    scores = [score_all(samples, s, heldout, "pixels", *taus[0]) for s in sets]
+    sets[1]["t"] = RealSet(reader, lazy(images, 4096).map((16,), descriptor), 2500)
+    cells = {s.name: CellRow("0", "external", "external") for s in samples}
+    thresholds = Thresholds(*taus[0])
+    scores = [make_scores(samples, cells, s, heldout, "pixels", thresholds) for s in sets]
     assert scores[0] == scores[1]
-    assert any(m["score"] == "memorized" and m["value"] == 0.5 for m in scores[0][1])
-    index = [nearest(samples[0].features, s["t"])[0] for s in sets]
+    assert scores[0].model("a", "memorized").value == 0.5
+    index = [max_cosine(samples[0].features, s["t"].features)[1] for s in sets]
     np.testing.assert_array_equal(*index)

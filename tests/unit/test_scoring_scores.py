@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from reprojax.errors import InputError
-from reprojax.scoring.descriptors import PixelDescriptor, descriptor_class, unit_rows
+from reprojax.scoring.descriptors import (
+    PixelDescriptor,
+    check_descriptor,
+    make_descriptor,
+    unit_rows,
+)
 from reprojax.scoring.models import gl, memorized
 from reprojax.scoring.pairs import mae_chance, mae_score, rp, rp_chance
 from reprojax.scoring.thresholds import calibrate_gl, calibrate_rp
@@ -153,6 +158,9 @@ def test_rows_of_unit_length_keep_their_bits():
 
 
 def test_an_unknown_descriptor_is_refused_with_the_names_there_are():
-    assert descriptor_class("pixels") is PixelDescriptor
+    images = np.zeros((2, 3, 3, 1), np.uint8)
+    assert isinstance(make_descriptor("pixels", [images]), PixelDescriptor)
     with pytest.raises(InputError, match=r"scoring\.descriptor='pixel': must be one of pixels"):
-        descriptor_class("pixel")
+        check_descriptor("pixel")
+    with pytest.raises(InputError, match=r"='pixels:w.npz': must be pixels"):
+        check_descriptor("pixels:w.npz")

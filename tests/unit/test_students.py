@@ -1,7 +1,6 @@
 """Models that start from a teacher, flow maps and models with samplers of their own, as cells."""
 
 import runpy
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 
 from reprojax import config as rc
+from reprojax.analyses.table import ANALYSES
 from reprojax.denoisers.network import NetworkDenoiser
 from reprojax.diffusion.losses.table import make_objective
 from reprojax.diffusion.preconditioning import Preconditioning
@@ -19,7 +19,6 @@ from reprojax.models.families import build_network, init_params
 from reprojax.rng import root_key
 from reprojax.runtime.mesh import make_mesh
 from reprojax.study.runner import prepare, run_study
-from reprojax.study.stages import bank_conditions, cell_params, read_samples
 from reprojax.training.spec import TrainingSpec
 from reprojax.training.step import StepSpec, train_step
 from reprojax.training.weights import to_host, weights_metadata
@@ -65,34 +64,43 @@ def test_students_flow_maps_and_class_models_run_to_their_scores(tmp_path):
     assert prepared.hashes["cd"] == prepared.hashes["two_steps"]  # the sampler is not the model
     context = run_study(prepared, tmp_path / "run", last="score")
     cells = {cell.name: cell for cell in prepared.study.cells}
-    nfe = {name: read_samples(context, cell)[1] for name, cell in cells.items()}
+    nfe = {name: context.samples(cell)[1] for name, cell in cells.items()}
     assert nfe == {"teacher": 3, "cd": 1, "progressive": 1, "ict": 1, "two_steps": 2, "classes": 3}
-    one, two = (read_samples(context, cells[name])[0] for name in ("cd", "two_steps"))
+    one, two = (context.samples(cells[name])[0] for name in ("cd", "two_steps"))
     assert one.shape == (6, *SHAPE) and (one != two).any()
     for name in ("cd", "progressive"):
-        path = context.workdir.path / context.folder(cells[name]) / "weights.safetensors"
+        path = context.files(cells[name]).weights
         assert weights_metadata(path).get("kind") == ("flow_map" if name == "cd" else None)
-    teacher, cd = (flat(cell_params(context, cells[name])) for name in ("teacher", "cd"))
+    teacher, cd = (flat(context.params(cells[name])) for name in ("teacher", "cd"))
     # Four steps from its teacher a student is near it; from a start of its own it is not.
-    ict = flat(cell_params(context, cells["ict"]))
+    ict = flat(context.params(cells["ict"]))
     assert 0 < np.abs(cd - teacher).max() < 0.1 * np.abs(ict - teacher).max()
 
     # The exported flow map can be imported as weights, and only as a flow map.
-    weights = context.workdir.path / context.folder(cells["cd"]) / "weights.safetensors"
+    weights = context.files(cells["cd"]).weights
     imported = make_config(cd=student("cd", teacher="", weights=str(weights)))
     again = run_study(prepare(rc.make_study(imported)), tmp_path / "imported", last="sample")
-    np.testing.assert_array_equal(read_samples(again, again.study.cell("cd"))[0], one)
+    np.testing.assert_array_equal(again.samples(again.study.cell("cd"))[0], one)
     wrong = make_config(cd=rc.network_model("uvit", network=NETWORK, weights=str(weights)))
     with pytest.raises(InputError, match=r"models.cd.weights.*'consistency'"):
         prepare(rc.make_study(wrong))
 
 
 def test_labels_of_the_noises_go_round_the_classes():
-    cell = rc.make_study(
-        make_config(c=rc.network_model("uvit", network=NETWORK | dict(num_classes=3)))
-    ).cells[1]
-    assert bank_conditions(cell, 5).tolist() == [0, 1, 2, 0, 1]
-    assert bank_conditions(replace(cell, network=()), 5) is None
+    config = make_config(c=rc.network_model("uvit", network=NETWORK | dict(num_classes=3)))
+    config.data.source, config.data.dataset = "mixture", "3x2"  # its labels are three components
+    prepared = prepare(rc.make_study(config))
+    assert prepared.banks.conditions.values.tolist() == [0, 1, 2, 0, 1, 2]
+    assert prepare(rc.make_study(make_config())).banks.conditions is None
+
+
+def test_conditional_models_of_a_study_have_the_same_classes():
+    models = {
+        name: rc.network_model("uvit", network=NETWORK | dict(num_classes=n))
+        for name, n in (("a", 10), ("b", 11))
+    }
+    with pytest.raises(InputError, match=r"models.b.network.num_classes=11: must be 10, as 'a'"):
+        rc.make_study(make_config(**models))
 
 
 def test_labels_beyond_the_classes_are_refused():
@@ -203,7 +211,7 @@ def test_an_analysis_of_the_equation_takes_no_flow_map():
     config = make_config(cd=student())
     rc.add_analysis(config, "solvers", cells=("teacher", "cd"))
     with pytest.raises(InputError, match=r"analyses.solvers.cells='cd': .*flow map"):
-        prepare(rc.make_study(config))
+        prepare(rc.make_study(config), ANALYSES)
 
 
 def test_official_networks_are_cells_beside_others(tmp_path, repo_root):
@@ -223,9 +231,9 @@ def test_official_networks_are_cells_beside_others(tmp_path, repo_root):
     config.sampling.update(num_steps=2)
     context = run_study(prepare(rc.make_study(config)), tmp_path / "run", last="score")
     theirs, one_step, _ = context.study.cells
-    assert (theirs.kernel, theirs.kind, one_step.kind) == ("vp", "network", "flow_map")
-    np.testing.assert_array_equal(flat(cell_params(context, theirs)), flat(params))
-    assert read_samples(context, theirs)[1] == 3 and read_samples(context, one_step)[1] == 1
+    assert (theirs.model.kernel, theirs.kind, one_step.kind) == ("vp", "network", "flow_map")
+    np.testing.assert_array_equal(flat(context.params(theirs)), flat(params))
+    assert context.samples(theirs)[1] == 3 and context.samples(one_step)[1] == 1
     for argument, message in (
         ("", "config argument.*NAME=FOLDER"),
         (f"theirs={tmp_path}", "models.*readable config.json"),

@@ -11,12 +11,13 @@ from reprojax import config as rc
 from reprojax.errors import DivergedError, EndedPeerError, FailedCellsError, InterruptedRunError
 from reprojax.runtime.console import Reporter
 from reprojax.runtime.files import write_bytes, write_json, write_npz
+from reprojax.scoring.scores import Scores
 from reprojax.study import board as boards
 from reprojax.study import workers
 from reprojax.study.board import State
 from reprojax.study.runner import prepare, run_study
 from reprojax.study.scores import read_scores
-from reprojax.study.stages import _samples_name, is_sampled, is_trained
+from reprojax.study.stages import is_sampled, is_trained
 from reprojax.study.workers import Share
 
 SMALL = dict(width=8, depth=2, num_heads=1, patch=4)
@@ -54,22 +55,25 @@ class Stages:
         if cell.name in self.broken:
             raise self.broken[cell.name]
         context.stop.require_claim()
-        path = context.workdir.own(f"{context.folder(cell)}/weights.safetensors")
-        write_bytes(path, cell.name.encode())
+        files = context.files(cell)
+        files.own(files.weights)
+        write_bytes(files.weights, cell.name.encode())
         return True
 
     def sample_cell(self, context, cell):
         if is_sampled(context, cell):
             return False
         self.calls.append(f"sample {cell.name}")
-        write_npz(context.workdir.own(_samples_name(context, cell)), images=np.zeros(1))
+        files = context.files(cell)
+        files.own(files.samples)
+        write_npz(files.samples, images=np.zeros(1))
         return True
 
     def score_study(self, context, identity, missing=()):
         self.calls.append("score")
         assert context.claims.taken("scores")
-        scores = {"study": {"hash": identity}, "missing": list(missing)}
-        write_json(context.workdir.own("scores.json"), scores)
+        scores = Scores({}, study={"name": "tiny", "hash": identity}, missing=tuple(missing))
+        write_json(context.workdir.own("scores.json"), scores.to_json())
         return 0
 
 
@@ -116,17 +120,18 @@ def test_the_time_left_is_from_what_cells_took_here(stages, go):
         go(config, last="train")
     context = stages.context
     for cell in context.study.cells[:2]:
-        path = context.workdir.path / context.folder(cell) / boards.HISTORY
-        path.write_text(json.dumps({"done": "trained", "seconds": 100.0}) + "\n{torn")
+        context.files(cell).history.write_text(
+            json.dumps({"done": "trained", "seconds": 100.0}) + "\n{torn"
+        )
     states = dict.fromkeys("ab", State.DONE) | {"c": State.FAILED, "gaussian": State.DONE}
 
     def line(d, **options):
         board = boards.Board(context.study.cells, states | {"d": d}, frozenset(), frozenset())
         return boards.progress_line(context, board, sample=False, **options)
 
-    d = context.workdir.path / context.folder(context.study.cells[3])
-    (d / "weights.safetensors").unlink()
-    (d / boards.HISTORY).unlink()
+    d = context.files(context.study.cells[3])
+    d.weights.unlink()
+    d.history.unlink()
     assert line(State.OPEN) == "cells: 3 done, 1 failed, 1 open; about 3.3 min left"
     assert line(State.RUNNING) == "cells: 3 done, 1 running, 1 failed; about 100 s left"
     assert line(State.RUNNING, idle=False).endswith("about 50 s left")
@@ -152,7 +157,7 @@ def test_a_failed_cell_does_not_stop_the_rest(stages, go, tmp_path):
     stages.broken = {}
     go(make_config(), share=Share(retry_failed=True))
     assert stages.calls == ["train b", "sample b", "train c", "sample c", "score"]
-    assert read_scores(tmp_path / "w", go.prepared.identity)["missing"] == []
+    assert read_scores(tmp_path / "w", go.prepared.identity).missing == ()
     assert not list(tmp_path.glob("w/cells/*/failed.json"))
 
 
@@ -253,8 +258,8 @@ def test_what_ends_the_worker_is_no_failure_of_its_cell(error, stages, go, tmp_p
 def test_a_cell_settled_between_look_and_claim_is_not_done_again(stages, go):
     go(make_config(), last="train")
     context, cell = stages.context, stages.context.study.cells[0]
-    for sample, given in ((True, True), (False, False)):  # not sampled yet, but trained
-        claim = workers.claim_cell(context, cell, sample=sample)
+    for last, given in (("sample", True), ("train", False)):  # not sampled yet, but trained
+        claim = workers.Worker(context, Share(), last, {}).claim(cell)
         assert (claim is not None) == given
         assert context.claims.taken(context.claim_name(cell)) == given
         if claim:
@@ -269,7 +274,7 @@ def test_what_others_made_is_seen_where_folders_must_be_opened_for_it(stages, go
         monkeypatch.setattr(module, "refresh", lambda *folders: opened.update(folders))
 
     def there(context, cell):
-        return context.workdir.path / context.folder(cell) in opened and is_trained(context, cell)
+        return context.files(cell).path in opened and is_trained(context, cell)
 
     monkeypatch.setattr(boards, "is_trained", there)
     monkeypatch.setattr(workers, "read_scores", lambda path, identity: path in opened or None)

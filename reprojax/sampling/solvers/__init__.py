@@ -1,1 +1,1 @@
-"""Solvers of the probability-flow equation."""
+"""Solvers of the probability-flow ODE."""

@@ -1,4 +1,4 @@
-"""Adaptive Runge-Kutta solves of the probability-flow ODE with diffrax, each sample on its own."""
+"""Solves the probability-flow ODE with diffrax's adaptive Runge-Kutta methods, per sample."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def solve_adaptive(
 ) -> tuple[jax.Array, jax.Array]:
     """Solves dx / dlog(sigma) = x - D(x; sigma) from one noise level to another.
 
-    The step size is controlled per sample (`vmap` over solves): a joint solve would couple the
-    samples, and an image would depend on its neighbours in the batch.
+    The step size is controlled per sample (`vmap` over solves). In a joint solve an image would
+    depend on its neighbours in the batch.
 
     Args:
-        denoise: a DenoiseFn.
-        x: `[b, h, w, c]`, the state at the first level; its dtype is kept.
-        ends: `[2]`, from which sigma to which: sigma_max, sigma_min to sample.
-        tolerances: `[2]`, rtol and atol.
+        denoise: A DenoiseFn.
+        x: The state at the first noise level, `[b, h, w, c]`. Its dtype is kept.
+        ends: The first and the second noise level `[2]`: sigma_max and sigma_min for sampling.
+        tolerances: The relative and the absolute tolerance `[2]`.
         cond: A pytree with leading axis b, the conditions of the samples, or None.
-        solver: a key of `ADAPTIVE`.
-        mesh: devices that share the batch, each looping until its own samples are done.
+        solver: The name of the solver, a key of `ADAPTIVE`.
+        mesh: The devices that share the batch. Each iterates until its own samples are finished.
 
     Returns:
-        x at the second level `[b, h, w, c]`, and evaluations per sample, int32 `[b]`.
+        The state at the second level, `[b, h, w, c]`, and evaluations per sample, int32 `[b]`.
     """
     run = partial(_solve_batch, solver)
     if mesh is not None:

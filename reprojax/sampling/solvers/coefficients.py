@@ -1,4 +1,4 @@
-"""What a fixed-step solver is to the sampler: rows of coefficients."""
+"""The coefficient table of a fixed-step solver."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-HISTORY = 4  # kept results of evaluations; enough for multistep methods up to order 4
-X, ANCHOR, E0, E1, E2, E3 = range(2 + HISTORY)  # columns: x, anchor, newest kept result, older ones
+HISTORY = 4  # past evaluations, enough for multistep methods of order 4
+X, ANCHOR, E0, E1, E2, E3 = range(2 + HISTORY)  # columns; E0 is the newest evaluation
 
 
 class SolverTable(NamedTuple):
-    """One row per evaluation; float64 on the host, cast to the state's dtype when it runs.
+    """A table with one row per evaluation of the denoiser.
 
-    Args:
-        sigma: `[nfe]`, where the denoiser is evaluated.
-        keep: `[nfe, 2]`, weights of (x, D(x; sigma)) in what the row keeps as E_0: the denoised
-            image (0, 1), or the noise (1, -1) / sigma.
-        x: `[nfe, 2 + HISTORY]`, weights of (x, anchor, E_0 newest, E_1, ...) in the next x.
-        anchor: the same for the next anchor.
-        noise: `[nfe + 1]`, deviation of fresh noise added before the first row and after each.
+    The arrays are float64 on the host. They are cast to the state's dtype when the solver runs.
+
+    Attributes:
+        sigma: The noise levels at which the denoiser is evaluated, `[nfe]`.
+        keep: The weights of (x, D(x; sigma)) in the value that a row keeps as E0, `[nfe, 2]`: the
+            denoised image (0, 1), or the noise (1, -1) / sigma.
+        x: The weights of (x, anchor, E0, E1, ...) in the next x, `[nfe, 2 + HISTORY]`.
+        anchor: The weights in the next anchor, of the same shape.
+        noise: The deviation of fresh noise that is added before the first row and after each row,
+            `[nfe + 1]`.
     """
 
     sigma: np.ndarray
@@ -30,11 +33,11 @@ class SolverTable(NamedTuple):
 
 
 def empty_table(sigma: np.ndarray, *, keep_noise: bool = False) -> SolverTable:
-    """A table of zero weights at these levels.
+    """Returns a table whose weights are 0.
 
     Args:
-        sigma: `[nfe]`, above 0.
-        keep_noise: whether rows keep the noise (x - D) / sigma instead of the denoised image.
+        sigma: The noise levels `[nfe]`, above 0.
+        keep_noise: Whether rows keep the noise (x - D) / sigma instead of the denoised image.
     """
     sigma = np.asarray(sigma, np.float64)
     rows = np.zeros((len(sigma), 2 + HISTORY))

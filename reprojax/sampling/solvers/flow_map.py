@@ -1,4 +1,4 @@
-"""Samplers of flow maps (consistency models), whose every evaluation is an image already."""
+"""Samplers of flow maps (consistency models), which map every noisy image to an image."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from reprojax.sampling.solvers.coefficients import E0, SolverTable, empty_table
 
 
 def consistency(sigmas: np.ndarray) -> SolverTable:
-    """Multistep consistency sampling (arXiv 2303.01469, algorithm 1).
+    """Returns the table of multistep consistency sampling (arXiv 2303.01469, algorithm 1).
 
-    One step is f(sigma_max z; sigma_max). Every further one puts noise of deviation
-    sqrt(sigma^2 - sigma_min^2) back onto the image and maps again.
+    The first step is f(sigma_max z; sigma_max). Every further step adds noise of deviation
+    sqrt(sigma^2 - sigma_min^2) to the image and maps it again.
 
     Args:
-        sigmas: `[num_steps + 1]`, falling to sigma_min, which is not evaluated.
+        sigmas: The noise levels `[num_steps + 1]`, falling to sigma_min, which is not evaluated.
     """
     table = empty_table(sigmas[:-1])
     table.x[:, E0] = 1.0

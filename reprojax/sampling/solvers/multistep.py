@@ -1,7 +1,7 @@
-"""Multistep solvers: one evaluation per step, the past ones are used again.
+"""Tables of multistep solvers, which evaluate once per step and use past evaluations again.
 
-All start with a step of order 1 and gain an order with each step; a last step to sigma = 0, which
-is infinite in log sigma, is of order 1 again (its result is the denoised image).
+Each solver starts with a step of order 1 and gains an order with each step. A last step to
+sigma = 0, which is infinite in log sigma, has order 1 too: its result is the denoised image.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from reprojax.sampling.solvers.coefficients import ANCHOR, E0, E1, E2, SolverTable, X, empty_table
 from reprojax.sampling.solvers.onestep import ddim
 
-# Adams-Bashforth weights of the newest slope and the ones before, by order (equal steps).
+# Adams-Bashforth weights of the newest slope and of past slopes, by order, for equal steps.
 ADAMS_BASHFORTH = (
     (1.0,),
     (3 / 2, -1 / 2),
@@ -24,13 +24,16 @@ ADAMS_BASHFORTH = (
 
 
 def log_steps(sigmas: np.ndarray) -> np.ndarray:
-    """Steps in lambda = -log sigma, `[num_steps]`; infinite for a step to 0."""
+    """Returns the steps in lambda = -log sigma, `[num_steps]`, infinite for a step to 0."""
     with np.errstate(divide="ignore"):
         return -np.diff(np.log(sigmas))
 
 
 def dpmpp_2m(sigmas: np.ndarray) -> SolverTable:
-    """DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2): D is extrapolated linearly in log sigma."""
+    """Returns the table of DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2).
+
+    It extrapolates D linearly in log sigma.
+    """
     table = ddim(sigmas)
     h = log_steps(sigmas)
     past = np.concatenate([[0.0], np.where(np.isfinite(h[1:]), h[1:] / (2 * h[:-1]), 0.0)])
@@ -40,11 +43,11 @@ def dpmpp_2m(sigmas: np.ndarray) -> SolverTable:
 
 
 def dpmpp_3m(sigmas: np.ndarray) -> SolverTable:
-    """DPM-Solver++(3M) as it is published and used (arXiv 2211.01095 and its code).
+    """Returns the table of DPM-Solver++(3M) as published (arXiv 2211.01095 and its code).
 
-    D is extrapolated by a parabola in log sigma, the second step is that of 2M. The published
-    weight of the second difference, phi_3, is half of the parabola's exact integral: so the method
-    stays of order 2, with a smaller error than 2M, however well it is started.
+    It extrapolates D by a parabola in log sigma. Its second step is that of 2M. The published
+    weight of the second difference, phi_3, is half of the parabola's exact integral, so the method
+    has order 2, with a smaller error than 2M, even with exact first steps.
     """
     table, h = dpmpp_2m(sigmas), log_steps(sigmas)
     for k in range(2, len(h)):
@@ -63,9 +66,10 @@ def dpmpp_3m(sigmas: np.ndarray) -> SolverTable:
 
 
 def ipndm(sigmas: np.ndarray) -> SolverTable:
-    """Improved PNDM of order 4 (arXiv 2204.13902, app. B): Adams-Bashforth on the noise.
+    """Returns the table of improved PNDM of order 4 (arXiv 2204.13902, app. B).
 
-    Its weights are those of equal steps in sigma on any grid.
+    It is the Adams-Bashforth method on the noise, with the weights of equal steps in sigma on any
+    grid.
     """
     table = empty_table(sigmas[:-1], keep_noise=True)
     table.x[:, X] = 1.0
@@ -76,20 +80,21 @@ def ipndm(sigmas: np.ndarray) -> SolverTable:
 
 
 def unipc_2(sigmas: np.ndarray) -> SolverTable:
-    """UniPC with B_2 and a predictor of order 2; its corrector adds one (arXiv 2302.04867)."""
+    """Returns UniPC's table with B_2; predictor order 2, corrector order 3 (arXiv 2302.04867)."""
     return _unipc(sigmas, 2)
 
 
 def unipc_3(sigmas: np.ndarray) -> SolverTable:
-    """UniPC with B_2 and a predictor of order 3; see `unipc_2`."""
+    """Returns UniPC's table with B_2 and a predictor of order 3; see `unipc_2`."""
     return _unipc(sigmas, 3)
 
 
 def _unipc(sigmas: np.ndarray, order: int) -> SolverTable:
-    """UniPC on the denoised image: the evaluation that predicts a step also corrects the last one.
+    """Returns the table of UniPC on the denoised image.
 
-    The corrector of step k leads again from the corrected x_{k-1} (the anchor) to x_k, now with
-    D(x_k), and the predictor goes on from there: both are one row.
+    The evaluation that predicts a step also corrects the step before. The corrector of step k goes
+    once more from the corrected x_{k-1} (the anchor) to x_k, now with D(x_k), and the predictor
+    continues from there. Both together are one row.
     """
     table, h = empty_table(sigmas[:-1]), log_steps(sigmas)
     for k in range(len(h)):
@@ -97,40 +102,42 @@ def _unipc(sigmas: np.ndarray, order: int) -> SolverTable:
         if k == 0:
             corrected[X] = 1.0
         else:
-            used = min(order, k)
-            # columns of the corrector: D at the new point, at its start, and before that
-            ratios = [1.0, *_ratios(h, k - 1, used - 1)]
+            count = min(order, k)
+            # the corrector uses D at the end of its step, at the start, and before
+            ratios = [1.0, *_ratios(h, k - 1, count - 1)]
             anchor, start, *rest = _exponential_step(h[k - 1], ratios)
             corrected[ANCHOR], corrected[E1] = anchor, start
             corrected[E0] += rest[0]
             corrected[E2 : E2 + len(rest) - 1] += rest[1:]
         table.anchor[k] = corrected
-        used = 1 if not np.isfinite(h[k]) else min(order, k + 1)
-        weights = _exponential_step(h[k], _ratios(h, k, used - 1))
+        count = 1 if not np.isfinite(h[k]) else min(order, k + 1)
+        weights = _exponential_step(h[k], _ratios(h, k, count - 1))
         table.x[k] = weights[0] * corrected
-        table.x[k, E0 : E0 + used] += weights[1:]
+        table.x[k, E0 : E0 + count] += weights[1:]
     return table
 
 
 def _ratios(h: np.ndarray, k: int, past: int) -> list[float]:
-    """r_i = (lambda_{k-i} - lambda_k) / h_k of the ``past`` evaluations before step k."""
+    """Returns r_i = (lambda_{k-i} - lambda_k) / h_k for i = 1 to ``past``."""
     return [-float(np.sum(h[k - i : k])) / h[k] for i in range(1, past + 1)]
 
 
 def _exponential_step(h: float, ratios: Sequence[float]) -> list[float]:
-    """Weights of one step of a UniPC predictor or corrector (arXiv 2302.04867, eqs. 3 and 8).
+    """Returns the weights of a step of UniPC's predictor or corrector.
+
+    They are those of arXiv 2302.04867, eqs. 3 and 8.
 
     Args:
-        h: its length in lambda.
-        ratios: where the other evaluations lie, seen from the start, in units of h.
+        h: The length of the step in lambda.
+        ratios: The distances of the other evaluations from the start of the step, in units of h.
 
     Returns:
-        weights of x, of D at the start, and of D at each ratio.
+        The weights of x, of D at the start, and of D at each ratio.
     """
     gain = -math.expm1(-h)  # 1 - e^-h = B_2(h)
     if not ratios:
         return [math.exp(-h), gain]
-    if len(ratios) == 1:  # the weight that the paper chose for a single difference
+    if len(ratios) == 1:  # the paper's weight for a single difference
         coefficients = np.array([0.5])
     else:
         powers = np.array(ratios)[None, :] ** np.arange(len(ratios))[:, None]
@@ -140,10 +147,10 @@ def _exponential_step(h: float, ratios: Sequence[float]) -> list[float]:
 
 
 def _moments(h: float, count: int) -> list[float]:
-    """Right-hand side n! h phi_{n+1} / B_2 for n = 1 ... count, of the data prediction."""
-    gain, out = -math.expm1(-h), []
+    """Returns n! h phi_{n+1} / B_2 for n = 1 to ``count``, for the prediction of the image."""
+    gain, moments = -math.expm1(-h), []
     phi = gain / h  # phi_1(-h)
     for n in range(1, count + 1):
         phi = (1.0 / math.factorial(n) - phi) / h
-        out.append(math.factorial(n) * phi * h / gain)
-    return out
+        moments.append(math.factorial(n) * phi * h / gain)
+    return moments

@@ -1,4 +1,4 @@
-"""One-step solvers: each step starts from x alone, so their order holds from the first step on."""
+"""Tables of one-step solvers, which start each step from x alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from reprojax.sampling.solvers.coefficients import ANCHOR, E0, E1, E2, SolverTab
 
 
 def ddim(sigmas: np.ndarray) -> SolverTable:
-    """DDIM (arXiv 2010.02502) = Euler in sigma = DPM-Solver-1: D is held constant over a step."""
+    """Returns the table of DDIM (arXiv 2010.02502), which holds D constant over a step.
+
+    It is the same as Euler's method in sigma and as DPM-Solver-1.
+    """
     table = empty_table(sigmas[:-1])
     ratio = sigmas[1:] / sigmas[:-1]
     table.x[:, X], table.x[:, E0] = ratio, 1.0 - ratio
@@ -16,9 +19,10 @@ def ddim(sigmas: np.ndarray) -> SolverTable:
 
 
 def heun(sigmas: np.ndarray) -> SolverTable:
-    """Heun's method (arXiv 2206.00364, algorithm 1): Euler, then the trapezoid of both slopes.
+    """Returns the table of Heun's method (arXiv 2206.00364, algorithm 1).
 
-    A last step to sigma = 0 has no second slope and stays an Euler step: NFE 2 num_steps - 1.
+    Each step is an Euler step, then the trapezoidal rule with both slopes. A last step to sigma = 0
+    has no second slope and remains an Euler step, so NFE is 2 num_steps - 1.
     """
     table = _stages(sigmas, lambda now, then: [now, then])
     now, then, rows = _inner(sigmas, 2)
@@ -31,9 +35,9 @@ def heun(sigmas: np.ndarray) -> SolverTable:
 
 
 def dpm_solver_2(sigmas: np.ndarray) -> SolverTable:
-    """DPM-Solver-2, single step (arXiv 2206.00927, algorithm 1 with r_1 = 1/2).
+    """Returns the table of single-step DPM-Solver-2 (arXiv 2206.00927, algorithm 1, r_1 = 1/2).
 
-    The slope at the middle in log sigma carries the whole step; a last step to 0 is DDIM's.
+    A step uses the slope at its middle in log sigma. A last step to 0 is DDIM's.
     """
     table = _stages(sigmas, lambda now, then: [now, np.sqrt(now * then)], keep_noise=True)
     now, then, rows = _inner(sigmas, 2)
@@ -45,9 +49,9 @@ def dpm_solver_2(sigmas: np.ndarray) -> SolverTable:
 
 
 def dpm_solver_3(sigmas: np.ndarray) -> SolverTable:
-    """DPM-Solver-3, single step (arXiv 2206.00927, algorithm 2 with r_1 = 1/3, r_2 = 2/3).
+    """Returns the table of single-step DPM-Solver-3 (arXiv 2206.00927, algorithm 2).
 
-    A last step to 0 is DDIM's.
+    It has r_1 = 1/3 and r_2 = 2/3. A last step to 0 is DDIM's.
     """
     third = 1.0 / 3.0
 
@@ -71,23 +75,25 @@ def dpm_solver_3(sigmas: np.ndarray) -> SolverTable:
 
 
 def _inner(sigmas: np.ndarray, stages: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Steps that do not end at 0: (from, to, index of their first row)."""
+    """Returns (start, end, index of the first row) of the steps that do not end at 0."""
     inner = np.flatnonzero(sigmas[1:] > 0)
     return sigmas[:-1][inner], sigmas[1:][inner], stages * inner
 
 
 def _stages(sigmas: np.ndarray, levels, *, keep_noise: bool = False) -> SolverTable:
-    """A table with several rows per step, and one for a last step to 0, which is filled in.
+    """Returns a table with several rows per step, of which only a last step to 0 has weights.
 
     Args:
-        sigmas: `[num_steps + 1]`.
-        levels: from the ends of steps to the levels that a step evaluates at.
-        keep_noise: see `empty_table`.
+        sigmas: The noise levels `[num_steps + 1]`.
+        levels: A function from the two ends of steps to the levels of their evaluations.
+        keep_noise: See `empty_table`.
     """
     now, then, _ = _inner(sigmas, 1)
-    visited = np.stack(levels(now, then), axis=1).ravel()
+    evaluated = np.stack(levels(now, then), axis=1).ravel()
     to_zero = sigmas[-1] == 0
-    table = empty_table(np.append(visited, sigmas[-2:-1] if to_zero else []), keep_noise=keep_noise)
+    table = empty_table(
+        np.append(evaluated, sigmas[-2:-1] if to_zero else []), keep_noise=keep_noise
+    )
     if to_zero:  # x - sigma (x - D) / sigma = D
         table.x[-1, X], table.x[-1, E0] = (1.0, -sigmas[-2]) if keep_noise else (0.0, 1.0)
     return table

@@ -1,4 +1,4 @@
-"""Stochastic samplers, for contrast: the same start, but fresh noise along the way."""
+"""Tables of stochastic samplers, which add fresh noise, for contrast."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ S_CHURN, S_MIN, S_MAX, S_NOISE = 40.0, 0.05, 50.0, 1.003
 
 
 def ddpm(sigmas: np.ndarray) -> SolverTable:
-    """DDPM's ancestral sampling (arXiv 2006.11239, eqs. 6 and 7), in unscaled coordinates.
+    """Returns the table of DDPM's ancestral sampling (arXiv 2006.11239, eqs. 6 and 7).
 
-    q(x_t | x_s, x0) for sigma_t < sigma_s: mean x0 + (x_s - x0) sigma_t^2 / sigma_s^2, variance
-    sigma_t^2 (1 - sigma_t^2 / sigma_s^2), the smaller of DDPM's two choices.
+    In unscaled coordinates q(x_t | x_s, x0) for sigma_t < sigma_s has the mean
+    x0 + (x_s - x0) sigma_t^2 / sigma_s^2 and the variance sigma_t^2 (1 - sigma_t^2 / sigma_s^2),
+    the smaller of DDPM's two choices.
     """
     table = empty_table(sigmas[:-1])
     ratio = (sigmas[1:] / sigmas[:-1]) ** 2
@@ -27,10 +28,10 @@ def ddpm(sigmas: np.ndarray) -> SolverTable:
 
 
 def edm_churn(sigmas: np.ndarray) -> SolverTable:
-    """EDM's stochastic sampler (arXiv 2206.00364, algorithm 2): noise is added, then Heun steps.
+    """Returns the table of EDM's stochastic sampler (arXiv 2206.00364, algorithm 2).
 
-    A step from sigma first goes up to (1 + gamma) sigma, with gamma = min(S_churn / num_steps,
-    sqrt(2) - 1) for sigma in [S_min, S_max].
+    A step from sigma first adds noise up to (1 + gamma) sigma, with gamma = min(S_churn /
+    num_steps, sqrt(2) - 1) for sigma in [S_min, S_max], and is then a Heun step.
     """
     now, then = sigmas[:-1], sigmas[1:]
     gamma = min(S_CHURN / len(now), math.sqrt(2.0) - 1.0)

@@ -1,9 +1,9 @@
 """Fixed-step solvers of dx/dsigma = (x - D(x; sigma)) / sigma as tables of coefficients.
 
 A solver is a function from noise levels to a table with one row per evaluation of the denoiser.
-Every solver here is linear in what it has seen: the running state x, a kept state (the anchor) and
-a short history of what its evaluations gave. One `lax.scan` runs any table, so another solver or
-grid of equal length does not recompile. Levels may also rise: the same tables lead back to noise.
+Every solver here is linear in the state x, an earlier state (the anchor) and a short history of
+evaluations. One `lax.scan` runs any table, so another solver or grid of equal length does not
+recompile. Levels may also rise, which leads from images to noises.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from reprojax.sampling.solvers.coefficients import SolverTable
 
 
 class Solver(NamedTuple):
-    """A fixed-step solver: the global order of convergence it states, and its table.
+    """A fixed-step solver.
 
-    Args:
-        order: slope of log error over log step size on smooth problems, ended above sigma = 0, on
-            any grid; None where the result is random. Multistep methods start with a step of order
-            1, an error of order 2 made once: iPNDM states 2, though its later steps are of order 4
-            where they are equal. UniPC corrects that step too and states 3; "unipc_3" shows 4 where
-            D hardly changes over the first steps (large sigma_max).
-        evaluations: denoiser calls per step.
-        table: from sigmas `[num_steps + 1]`, monotone, to rows.
-        flow_map: whether it samples flow maps, and nothing else.
+    Attributes:
+        order: The global order of convergence, None for a stochastic solver: the slope of log error
+            over log step size on smooth problems, on any grid that ends above sigma = 0. Multistep
+            methods start with a step of order 1, whose error is of order 2. So iPNDM has order 2,
+            although its later steps have order 4 if they are equal. UniPC corrects the first step
+            too and has order 3; "unipc_3" shows 4 if D hardly changes over the first steps (large
+            sigma_max).
+        evaluations: The number of denoiser calls per step.
+        table: A function from noise levels `[num_steps + 1]`, monotone, to the solver's table.
+        flow_map: Whether the solver samples flow maps, and not denoisers.
     """
 
     order: int | None
@@ -39,7 +40,7 @@ class Solver(NamedTuple):
 
     @property
     def stochastic(self) -> bool:
-        """Whether noise is drawn along the way."""
+        """Whether the solver adds fresh noise."""
         return self.order is None
 
 
@@ -61,10 +62,10 @@ ALIASES = {"euler": "ddim", "dpm_solver_1": "ddim", "ancestral": "ddpm", "unipc"
 
 
 def get_solver(name: str) -> Solver:
-    """The solver of that name or alias.
+    """Returns the solver of a name or alias.
 
     Raises:
-        InputError: unknown name.
+        InputError: There is no solver of that name.
     """
     require_choice("sampling.solver", name, [*SOLVERS, *ALIASES])
     return SOLVERS[ALIASES.get(name, name)]

@@ -1,0 +1,1 @@
+"""The analyses that measure more of a study than its scores. `table` lists them."""

@@ -1,0 +1,1 @@
+"""What the solver's own error changes in a closed form."""

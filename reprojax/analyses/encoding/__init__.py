@@ -1,0 +1,1 @@
+"""Whether the encoding of images as noises is unique."""

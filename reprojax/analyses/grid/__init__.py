@@ -1,0 +1,1 @@
+"""Capacity against the number of training images."""

@@ -1,0 +1,1 @@
+"""The rank of a denoiser's Jacobian."""

@@ -1,0 +1,1 @@
+"""Whether locality explains a network's samples."""

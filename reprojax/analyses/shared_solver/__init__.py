@@ -1,0 +1,1 @@
+"""Agreement with native samplers and with one solver for all."""

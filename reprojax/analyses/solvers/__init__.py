@@ -1,0 +1,1 @@
+"""How many evaluations a solver needs."""

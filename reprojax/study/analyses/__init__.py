@@ -1,1 +1,0 @@
-"""What a study measures beyond its scores, each on the cells that it names."""
