@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from reprojax.study.context import Context
     from reprojax.study.runner import Prepared
 
-NAME = "score"  # of the study
+NAME = "python -m reprojax.score"  # of the study; no config can have it
 
 EPILOG = """\
 PATH is an .npz with `images` (uint8 [n,h,w,c] or [n,h,w]) or `features` (float32 [n,d]), a folder
@@ -77,7 +77,13 @@ def _build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--samples", metavar="NAME=PATH", action="append", required=True, help="one model's")
+    add(
+        "--samples",
+        metavar="NAME=PATH",
+        action="append",
+        required=True,
+        help="the samples of one model",
+    )
     add("--train", metavar="PATH", help="the images that the models were trained on")
     add("--heldout", metavar="PATH", help="real images that they were not trained on")
     add(
@@ -86,7 +92,12 @@ def _build_parser() -> argparse.ArgumentParser:
         help="what to compare images by (pixels); default: the given features where every PATH has "
         "them, else pixels",
     )
-    add("--threshold", metavar="T", type=float, help="of the cosine, in place of a calibrated one")
+    add(
+        "--threshold",
+        metavar="T",
+        type=float,
+        help="the threshold of the cosine, in place of a calibrated one",
+    )
     add("--noise", metavar="FILE", help="the .npz of the noise, whose fingerprint is recorded")
     add("--out", metavar="DIR", required=True, help="where the results go")
     return parser
@@ -115,7 +126,8 @@ def _run(args: argparse.Namespace, command: str) -> None:
     except InputError as error:
         if error.field != "workdir":
             raise
-        raise InputError("--out", args.out, error.requirement) from error
+        requirement = "must be a new or empty folder, or hold the results of this command alone"
+        raise InputError("--out", args.out, requirement) from error
     print(f"wrote {Path(args.out) / 'scores.json'}")
 
 

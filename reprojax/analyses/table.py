@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from reprojax.analyses.along_training import measure as along_training
 from reprojax.analyses.ceiling import measure as ceiling
@@ -17,50 +17,30 @@ from reprojax.analyses.local import measure as local
 from reprojax.analyses.shared_solver import measure as shared_solver
 from reprojax.analyses.solvers import measure as solvers
 from reprojax.errors import InputError, choices, require_choice
-from reprojax.study.images import Images
-from reprojax.study.study import AnalysisSettings, Study
+from reprojax.study.analysing import Analysis
+from reprojax.study.study import AnalysisSettings
 
-
-class Row(NamedTuple):
-    """An analysis, of the type `reprojax.study.analysing.Analysis`.
-
-    Attributes:
-        settings: The dataclass of its settings.
-        measure: A function from (context, settings, identity of the scores) to plain JSON values.
-        check: A function that raises InputError if a study cannot be analysed with the settings,
-            before anything runs; or None.
-        takes_flow_maps: Whether its cells may be flow maps.
-        takes_given: Whether its cells may be given samples, or contrast models.
-    """
-
-    settings: type[AnalysisSettings]
-    measure: Callable[..., dict[str, Any]]
-    check: Callable[[Study, Images, Any], None] | None = None
-    takes_flow_maps: bool = False
-    takes_given: bool = False
-
-
-ANALYSES: dict[str, Row] = {
-    "grid": Row(
+ANALYSES: dict[str, Analysis] = {
+    "grid": Analysis(
         grid.Grid, grid.analyse_grid, grid.check_grid, takes_flow_maps=True, takes_given=True
     ),
-    "along_training": Row(
+    "along_training": Analysis(
         along_training.AlongTraining,
         along_training.along_training,
         along_training.check_along_training,
     ),
-    "shared_solver": Row(
+    "shared_solver": Analysis(
         shared_solver.SharedSolver,
         shared_solver.shared_solver,
         shared_solver.check_shared_solver,
         takes_flow_maps=True,
         takes_given=True,
     ),
-    "solvers": Row(solvers.SolverSweep, solvers.sweep_solvers),
-    "encoding": Row(encoding.Encoding, encoding.encode_and_decode, encoding.check_encoding),
-    "jacobian": Row(jacobian.JacobianRank, jacobian.jacobian_ranks),
-    "local": Row(local.LocalScores, local.local_scores, local.check_local),
-    "ceiling": Row(ceiling.Ceiling, ceiling.solver_errors),
+    "solvers": Analysis(solvers.SolverSweep, solvers.sweep_solvers),
+    "encoding": Analysis(encoding.Encoding, encoding.encode_and_decode, encoding.check_encoding),
+    "jacobian": Analysis(jacobian.JacobianRank, jacobian.jacobian_ranks),
+    "local": Analysis(local.LocalScores, local.local_scores, local.check_local),
+    "ceiling": Analysis(ceiling.Ceiling, ceiling.solver_errors),
 }
 
 

@@ -23,7 +23,8 @@ class ContrastFamily(NamedTuple):
     Attributes:
         defaults: The options with their defaults.
         fit: From (blocks of training images, seed, options) to parameters, a nested dict of arrays.
-        param_shapes: From (image shape, options) to the shapes of these parameters.
+        param_shapes: From (image shape, options) to the shapes of these parameters. It raises
+            InputError if the options do not fit the images.
         generate: From (parameters, noises `[b, h, w, c]`) to images `[b, h, w, c]` in about
             [-1, 1]; traceable.
     """
@@ -47,8 +48,6 @@ def fit_ppca(blocks: Blocks, seed: int, options: Options) -> dict[str, np.ndarra
         seed: The seed of the rotation.
         options: ``latent``, the number of latent dimensions.
 
-    Raises:
-        InputError: There are more latent dimensions than pixel values.
     """
     count, total, square = 0, 0.0, 0.0
     for block in blocks:
@@ -57,8 +56,6 @@ def fit_ppca(blocks: Blocks, seed: int, options: Options) -> dict[str, np.ndarra
     mean = total / count
     variances, basis = np.linalg.eigh(square / count - np.outer(mean, mean))
     k, d = int(options["latent"]), len(mean)
-    if not 0 < k <= d:
-        raise InputError("options.latent", k, f"must be 1 to {d}, the number of pixel values")
     rest = float(np.mean(variances[: d - k])) if k < d else 0.0
     scale = np.sqrt(np.maximum(variances[d - k :] - rest, 0.0))
     bits = host_bits(seed, "contrast/ppca", 0, k * k).reshape(k, k)
@@ -68,8 +65,10 @@ def fit_ppca(blocks: Blocks, seed: int, options: Options) -> dict[str, np.ndarra
 
 
 def _ppca_shapes(shape: Shape, options: Options) -> dict[str, Any]:
-    d = shape[0] * shape[1] * shape[2]
-    sizes = {"mean": (d,), "loading": (d, int(options["latent"]))}
+    d, k = shape[0] * shape[1] * shape[2], int(options["latent"])
+    if not 0 < k <= d:
+        raise InputError("options.latent", k, f"must be 1 to {d}, the number of pixel values")
+    sizes = {"mean": (d,), "loading": (d, k)}
     return {name: jax.ShapeDtypeStruct(size, jnp.float32) for name, size in sizes.items()}
 
 

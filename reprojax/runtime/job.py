@@ -224,9 +224,12 @@ def _settle(work: Callable[[], Any]) -> Any:
     try:
         # A process that is still at work may first ask something else (`any_of`).
         settled = _watch.gather({_SETTLED: failure}, timeout, _is_settled)
-        _watch.agree(None, timeout)
+        answer = _watch.agree({_SETTLED: failure}, timeout)
     except TimeoutError:
         abandon(getattr(error, "exit_code", 1), one_line(str(error), 2000))
+    if not _is_settled(answer):  # process 0 is still at work, and would wait for this process
+        line = f"joint work ended here before it did on process 0; {error or 'no error here'}"
+        abandon(getattr(error, "exit_code", 1), one_line(line, 2000))
     if not is_first():
         return value
     if error is not None:

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from reprojax.errors import InputError
 from reprojax.runtime import job
+from reprojax.runtime.files import refresh
 from reprojax.runtime.mesh import make_mesh
 from reprojax.runtime.workdir import MANIFEST
 
@@ -23,7 +24,8 @@ def same_study(identity: str) -> None:
 
 def check_shared(workdir: Path) -> None:
     """Raises InputError unless this process sees the folder that process 0 has claimed."""
-    claimed = job.agree(str(workdir.resolve()))
+    claimed = job.agree(str(workdir.resolve()) if job.is_first() else "")
+    refresh(workdir.parent, workdir)
     if not (workdir / MANIFEST).exists():
         requirement = f"must be a folder that every process sees: process 0 writes to {claimed}"
         raise InputError("--workdir", str(workdir), requirement)

@@ -44,7 +44,7 @@ def call_roll(host: str, port: int, number: int, count: int, timeout: float) -> 
         LostPeerError: A process did not come, or the processes disagree on who they are. All
             processes that came raise the same error.
     """
-    service = _start_service(port) if number == 0 else None
+    service = _start_service(host, port) if number == 0 else None
     if service is None:
         _await_port(host, port, count, timeout)
     try:
@@ -132,7 +132,7 @@ def _read_all(client: Any, folder: str) -> list[tuple[str, str]]:
     return client.key_value_dir_get(f"{folder}/")
 
 
-def _start_service(port: int) -> Any:
+def _start_service(host: str, port: int) -> Any:
     """Starts the service of the roll call on process 0.
 
     Raises:
@@ -146,7 +146,7 @@ def _start_service(port: int) -> Any:
             probe.bind(("", port))
         except OSError as error:
             requirement = f"must have a port that is free ({error.strerror})"
-            raise InputError("--coordinator", port, requirement) from error
+            raise InputError("--coordinator", f"{_bracketed(host)}:{port}", requirement) from error
     address = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", f"[::]:{port}")
     # A recoverable task may register again, from another process. XLA warns that this is new.
     with _without_stderr():

@@ -130,6 +130,12 @@ class Watch:
         while text is None:
             if self._ending is not None:
                 raise EndedPeerError(*self._ending[1:])
+            if i in self._gone:
+                text = self._get(key)  # it wrote its last value before it left
+                if text is None:
+                    line = f"process {i} of {self.count} ended while another awaited its answer"
+                    raise EndedPeerError(line, LostPeerError.exit_code)
+                break
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(f"process {i} of {self.count} does not answer")
             # The store keeps some 36 KiB for each blocking call that timed out, until the key is

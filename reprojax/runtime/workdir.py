@@ -65,6 +65,7 @@ class Workdir:
             self._check_ours(manifest, overwrite)
             self._artefacts = set(manifest["artefacts"]) if manifest else set()
             if manifest is None or not self._continues(manifest):
+                lock.require()
                 self._remove_artefacts()
             self._write_manifest(manifest, lock)
 

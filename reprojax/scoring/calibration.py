@@ -31,8 +31,8 @@ class ScoringSpec:
     """
 
     descriptor: str = "pixels"
-    rp_rate: float = 1e-3
-    gl_target: float = 0.95
+    rp_rate: float = RP_RATE
+    gl_target: float = GL_TARGET
     threshold: float | None = None
 
     def __post_init__(self):

@@ -35,20 +35,24 @@ def chance_within(
             over.
 
     Returns:
-        The mean over all pairs within groups. A group of one noise has no pair; where no group
-        has two noises, the chance over all noises.
+        The mean over all pairs within groups. A group of one noise has no pair, and at least one
+        group must have two (see `shared_groups`).
     """
     if groups is None:
         return chance_fn(a, b)
     rows = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     rows = [index for index in rows if len(index) > 1]
-    if not rows:
-        return chance_fn(a, b)
     weights = np.array([pairs_fn(len(index)) for index in rows], float)
     values = np.stack([np.asarray(chance_fn(a[index], b[index])) for index in rows])
     return np.tensordot(weights / weights.sum(), values, axes=1)
 
 
 def shared_groups(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
-    """Returns the groups of two conditional models; None where either takes no condition."""
-    return None if a is None or b is None else a
+    """Returns the groups within which the chance of two models is taken, or None for no groups.
+
+    There are none where a model takes no condition, and where no two noises have the same one: no
+    chance can be taken between noises of the same condition then.
+    """
+    if a is None or b is None or np.unique(a).size == len(a):
+        return None
+    return a

@@ -10,7 +10,7 @@ import numpy as np
 
 from reprojax.data.transform import to_uint8
 from reprojax.sampling.conditions import ConditionBank
-from reprojax.scoring.chance import chance_within
+from reprojax.scoring.chance import chance_within, shared_groups
 from reprojax.scoring.descriptors import Descriptor
 from reprojax.scoring.pairs import mae_score, rp, rp_chance
 from reprojax.scoring.stats import wilson
@@ -37,6 +37,7 @@ class Ruler:
         """
         value, n = rp(a, b, self.tau), len(a)
         groups = None if conditions is None else conditions.first(n).groups()
+        groups = shared_groups(groups, groups)
         chance = chance_within(partial(rp_chance, tau=self.tau), a, b, groups)
         interval = list(wilson(round(value * n), n))
         return {"rp": value, "ci95": interval, "chance": float(chance), "n": n}

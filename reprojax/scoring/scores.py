@@ -26,15 +26,15 @@ class CellRow:
     Attributes:
         hash: The identity of the model and its training, or of the given samples.
         kind: "network", "flow_map", "closed_form", "contrast" or "external".
-        family: A network family, the name of a closed form, or "external".
+        family: A network family, the name of a closed form or of a contrast family, or "external".
         width: The width of the network, 0 for everything else.
         n_train: The number of training images, 0 where none are known.
         subset: The part of the data set: "all", "A" or "B"; "" where none is known.
         kernel: The perturbation kernel of a network, else "".
         seed: The seed of initialisation, batches and noise.
-        solver: The solver that made the samples, "" for given samples.
+        solver: The solver that made the samples, "" for given samples and contrast models.
         nfe: Evaluations per sample, 0 for given samples.
-        params: The number of parameters of a network.
+        params: The number of parameters of a network or contrast model.
         preconditioning: The preconditioning of a network.
         objective: The training objective, "" for given weights.
         steps: The number of optimiser steps, 0 for given weights.
@@ -171,7 +171,7 @@ class TransportRow:
 
 @dataclass(frozen=True)
 class Scores:
-    """All scores of a study, or of somebody's samples.
+    """All scores of a study, or of samples that were made elsewhere.
 
     Attributes:
         cells: The models by name, in the order of the study.
@@ -229,12 +229,14 @@ class Scores:
         Raises:
             InputError: The schema is another, or a row lacks a field.
         """
+        if not isinstance(value, Mapping):
+            raise InputError(FILE, None, "must have a JSON object")
         schema = value.get("schema")
         if schema not in (1, SCHEMA):
             raise InputError(f"{FILE}: schema", schema, f"must be 1 or {SCHEMA}")
-        curves = value.get("rp_curves") or {}
-        rows = _with_points(value) if schema == 1 else value
         try:
+            rows = _with_points(value) if schema == 1 else value
+            curves = value.get("rp_curves") or {}
             return cls(
                 cells={name: _row(CellRow, row) for name, row in value["cells"].items()},
                 pairs=_rows(PairRow, rows["pairs"]),
@@ -270,11 +272,11 @@ class Scores:
         return cls.from_json(value)
 
     def pair(self, a: str, b: str, score: str = "rp") -> PairRow | None:
-        """Returns the row of two models in the main descriptor, in either order, or None."""
+        """Returns the first row of two models with a score, in either order, or None."""
         return self._pairs.get((frozenset((a, b)), score))
 
     def model(self, name: str, score: str) -> ModelRow | None:
-        """Returns the row of a model in the main descriptor, or None."""
+        """Returns the first row of a model with a score, or None."""
         return self._models.get((name, score))
 
     @property
@@ -284,7 +286,7 @@ class Scores:
         return next((row.descriptor for row in rows if row.score in ("rp", "gl")), None)
 
     def threshold(self, score: str) -> float | None:
-        """The threshold of a score in the main descriptor, or None where it was not scored."""
+        """The threshold of the first row with a score, or None where it was not scored."""
         rows = (*self.pairs, *self.models)
         return next((row.threshold for row in rows if row.score == score), None)
 

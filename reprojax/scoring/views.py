@@ -78,11 +78,13 @@ def pair_kind(a: CellRow, b: CellRow) -> str:
 
     if differ("n_train", "subset"):
         return "data"
-    if differ("kind", "family", "width", "kernel"):
+    if differ("kind", "family", "width", "params", "num_classes"):
         return "networks"
-    if differ("seed"):
+    if differ("kernel", "preconditioning", "objective", "steps"):
+        return "networks"
+    if differ("seed"):  # the teachers of two students differ in name where they differ in seed
         return "networks" if differ("solver", "nfe") else "seeds"
-    return "sampler" if differ("solver", "nfe") else "networks"
+    return "sampler" if differ("solver", "nfe") and not differ("teacher") else "networks"
 
 
 def pair_views(scores: Scores) -> list[PairView]:

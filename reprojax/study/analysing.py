@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from reprojax.errors import InputError, require_choice
 from reprojax.runtime.files import content_hash, write_json
@@ -18,22 +18,24 @@ from reprojax.study.study import AnalysisSettings, Study
 FOLDER = "analyses"
 
 
-class Analysis(Protocol):
-    """What a study must know of an analysis, which stands above it and is handed to it.
+class Analysis(NamedTuple):
+    """What a study must know of an analysis.
 
     Attributes:
         settings: The dataclass of its settings.
-        check: Raises InputError where a study cannot be analysed so, before anything runs; or None.
-        measure: From (context, settings, identity of the scores) to plain JSON values.
-        takes_flow_maps: Whether its cells may be flow maps; others solve the equation.
-        takes_given: Whether its cells may be samples that are given, or contrast models.
+        measure: A function from (context, settings, identity of the scores) to plain JSON values.
+        check: A function that raises InputError if a study cannot be analysed with the settings,
+            before anything runs; or None.
+        takes_flow_maps: Whether its cells may be flow maps.
+        takes_given: Whether its cells may be models without a solver: given samples, and contrast
+            models if ``check`` does not refuse them.
     """
 
     settings: type[AnalysisSettings]
-    check: Callable[[Study, Images, Any], None] | None
     measure: Callable[[Context, Any, str], dict[str, Any]]
-    takes_flow_maps: bool
-    takes_given: bool
+    check: Callable[[Study, Images, Any], None] | None = None
+    takes_flow_maps: bool = False
+    takes_given: bool = False
 
 
 Analyses = Mapping[str, Analysis]
@@ -54,10 +56,10 @@ def check_analyses(study: Study, images: Images, analyses: Analyses) -> None:
 
 def _check_cell(field: str, cell: Cell, analysis: Analysis) -> None:
     if cell.kind == "flow_map" and not analysis.takes_flow_maps:
-        raise InputError(field, cell.name, "must be denoisers; this is a flow map")
+        raise InputError(field, cell.name, "must be a denoiser; this is a flow map")
     if cell.model.samples in ("map", "arrays") and not analysis.takes_given:
-        what = "given samples" if isinstance(cell.model, External) else "a contrast model"
-        raise InputError(field, cell.name, f"must be models that are solved; these are {what}")
+        what = "a set of samples" if isinstance(cell.model, External) else "a contrast model"
+        raise InputError(field, cell.name, f"must be a denoiser; this is {what}")
 
 
 def networks_only(field: str, cells: list[Cell]) -> None:

@@ -1,4 +1,4 @@
-"""What all stages of a study share: its cells, images and banks, and the worker that is at it."""
+"""What all stages of a study share: its cells, images, banks and devices, and one worker."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Context:
         hashes: The content hash of every cell, by cell name.
         mesh: The devices that a stage runs on.
         reporter: Takes lines and progress.
-        stop: Is asked between units of work and before each write whether to stop.
+        stop: The request to stop, which is looked at between units of work and before each write.
         claims: The claims of this worker.
     """
 
@@ -130,7 +130,7 @@ class Context:
             params: Parameters in place of the cell's own (those of a snapshot), or None.
         """
         # An adaptive solver runs a batch on each device, with all training images on each.
-        mesh = None if self.study.sampler.adaptive else self.mesh
+        mesh = None if self.study.sampler_of(cell).adaptive else self.mesh
         source = self.study.data.source if self.study.data else None
         params = self.params(cell) if params is None else params
         sources = Sources(self.images.train(cell), source, mesh)
@@ -140,7 +140,7 @@ class Context:
         """Returns a cell's images and evaluations per image; None before sampling.
 
         Returns:
-            uint8 `[n, h, w, c]` (None for somebody's features without images), and a number, 0
+            uint8 `[n, h, w, c]` (None for given features without images), and a number, 0
             for samples that are given.
         """
         if isinstance(cell.model, External):

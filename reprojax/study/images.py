@@ -56,8 +56,8 @@ class Images(ABC):
         """Returns the fingerprint of the held-out images, "" where there are none."""
         return self.heldout.fingerprint if self.heldout else ""
 
-    def real_set(self, cell: Cell, descriptor: Descriptor) -> RealSet:
-        """Returns the training images of a cell with their features, read when compared."""
+    def real_set(self, cell: Cell, descriptor: Descriptor) -> RealSet | None:
+        """Returns a cell's training images with their features, read when compared, or None."""
         return _read_late(self.train(cell), descriptor)
 
     def largest_set(self, descriptor: Descriptor) -> RealSet | None:
@@ -146,7 +146,7 @@ class StudyImages(Images):
 
 
 class GivenImages(Images):
-    """Real images, or features of theirs, that are given beside somebody's samples.
+    """Real images, or features of theirs, that are given beside given samples.
 
     Args:
         samples: The samples of one model, for the shape.

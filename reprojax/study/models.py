@@ -1,4 +1,4 @@
-"""What a model of a study is: trained, imported, a closed form, somebody's samples, or a contrast.
+"""What a model of a study is: trained, imported, a closed form, given samples, or a contrast.
 
 Each kind knows its identity, what it costs, and how its samples come, so that nothing else has to
 ask which kind it is.
@@ -30,7 +30,7 @@ from reprojax.diffusion.losses.table import (
 from reprojax.diffusion.preconditioning import Preconditioning
 from reprojax.errors import InputError, require_choice, require_number, require_seed
 from reprojax.interop.samples import ImageSet, read_image_set
-from reprojax.models.contrast import CONTRAST_FAMILIES, check_contrast
+from reprojax.models.contrast import CONTRAST_FAMILIES, check_contrast, contrast_options
 from reprojax.models.costs import BACKWARD, network_cost
 from reprojax.models.families import (
     FAMILIES,
@@ -73,7 +73,7 @@ class Model(ABC):
         samples: How its samples come: "denoiser" and "flow_map" through a sampler, "map" straight
             from the noise, "arrays" from a file.
         trains: Whether its parameters have to be trained or fitted first.
-        family: The name of a network family, of a closed form, or "external".
+        family: The name of a network family, a closed form or a contrast family, or "external".
         seed: The seed of initialisation, batches and noise.
         teacher: The name of the cell that it starts from, or "".
         num_classes: The number of classes that it is conditioned on, 0 for none.
@@ -424,7 +424,7 @@ class Contrast(Model):
 
     Attributes:
         family: A key of `CONTRAST_FAMILIES`.
-        options: Sorted (keyword, value) pairs of the family.
+        options: Sorted (keyword, value) pairs of the family, completed by its defaults.
         seed: The seed of its training.
     """
 
@@ -438,6 +438,8 @@ class Contrast(Model):
     def __post_init__(self):
         require_seed("seed", self.seed)
         check_contrast(self.family, dict(self.options))
+        options = contrast_options(self.family) | dict(self.options)
+        object.__setattr__(self, "options", tuple(sorted(options.items())))
 
     def identity(self, teacher_hash: str) -> dict[str, Any]:
         """See `Model`."""

@@ -100,10 +100,13 @@ class Packer:
                 members = members[: self._size(cell, len(members), left)]
                 for other in members[1:]:
                     claim = claim_fn(other)
-                    if claim is not None:
-                        claims.enter_context(claim)
-                    if claim is None or is_trained(self._context, other):
+                    if claim is not None and is_trained(self._context, other):
+                        claim.release()  # another worker may sample it meanwhile
+                        claim = None
+                    if claim is None:
                         members = [member for member in members if member != other]
+                    else:
+                        claims.enter_context(claim)
                 if len(members) < 2 or self._size(cell, len(members), left) < len(members):
                     return True
                 return self._train(members, counts)

@@ -78,7 +78,7 @@ def prepare(
     Raises:
         InputError: Something is wrong; the error names the field.
     """
-    if study.scoring.descriptor != GIVEN_FEATURES:
+    if images is None or study.scoring.descriptor != GIVEN_FEATURES:
         check_descriptor(study.scoring.descriptor)
     images = images or StudyImages(study)
     check_analyses(study, images, analyses)
@@ -149,6 +149,9 @@ def run_study(
     report: Callable[[Context], None] | None = None,
 ) -> Context:
     """Does what is missing of every stage up to ``last``, beside any number of other workers.
+
+    In a job of several processes, process 0 returns when all is done, while the others go on
+    waiting for its orders until it calls `reprojax.runtime.job.release`.
 
     Args:
         prepared: The study, from `prepare`.

@@ -82,7 +82,7 @@ class Study:
         if isinstance(model, ClosedForm):
             source = CLOSED_FORMS[model.family].source
             if source and (self.data is None or self.data.source.name != source):
-                requirement = f"is known for data.source {source!r} alone"
+                requirement = f"must be used with data.source={source!r}"
                 raise InputError(f"models.{cell.name}.family", model.family, requirement)
         if isinstance(model, Trained) and model.teacher:
             _check_teacher(cell, model, before)

@@ -1,4 +1,4 @@
-"""One of any number of workers on a study: choose a cell, claim it, do it; then the scores."""
+"""A worker, one of any number on a study: it claims and makes cell after cell, then the scores."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ class Worker:
                     self.context.files(cell).remove_parts()  # left by a run killed at its very end
 
     def _claim_next(self, board: Board) -> tuple[Cell, Claim] | None:
-        """Chooses and claims a cell; None where all that is left is with living workers."""
+        """Chooses and claims a cell; returns None if living workers hold all that are left."""
         refused: set[str] = set()
         while (cell := next_cell(board, self._names, refused)) is not None:
             claim = self.claim(cell)
@@ -213,7 +213,7 @@ class Worker:
         return None
 
     def claim(self, cell: Cell) -> Claim | None:
-        """Claims a cell; None where a living worker has it, or it was settled a moment ago."""
+        """Claims a cell; returns None if a living worker holds it, or if nothing is left to do."""
         claim = self.context.claims.take(self.context.claim_name(cell))
         if claim is None:
             return None
@@ -239,7 +239,7 @@ class Worker:
                 except PASSED_ON:
                     raise
                 except Exception as error:
-                    claim.require()  # what breaks because another worker is at it is no failure
+                    claim.require()  # no failure if another worker took the cell
                     write_failure(context, cell, error)
                     reason = one_line(f"{type(error).__name__}: {error}", 2000)
                     context.reporter.say(f"{cell.name} failed: {reason}")
@@ -261,7 +261,7 @@ class Worker:
     def alone(
         self, name: str, make: Callable[[], None], exists: Callable[[], bool] = lambda: False
     ) -> bool:
-        """Makes what one worker makes for all, once no other worker is at it.
+        """Makes what one worker makes for all, once no other worker is making it.
 
         Args:
             name: The name to claim.

@@ -38,8 +38,8 @@ class Collective(NamedTuple):
     """One collective of a compiled program.
 
     Args:
-        kind: one of `KINDS`.
-        bytes: of its result on each device.
+        kind: One of `KINDS`.
+        bytes: The size of its result on each device.
     """
 
     kind: str
@@ -51,14 +51,14 @@ class PodPlan:
     """What each device holds in a train step, and what is exchanged.
 
     Args:
-        devices: in all.
-        state_bytes: of the whole train state, once.
-        largest_bytes: of its largest array.
-        arguments: bytes per device before the step: its part of state and batch.
-        outputs: bytes per device after it; they take the place of the state's arguments.
-        temporaries: bytes per device in between.
-        collectives: of the compiled program.
-        seconds: to compile.
+        devices: The number of all devices.
+        state_bytes: The size of the whole train state, counted once.
+        largest_bytes: The size of its largest array.
+        arguments: Bytes on each device before the step: its part of the state and the batch.
+        outputs: Bytes on each device after it; they take the place of the state's arguments.
+        temporaries: Bytes on each device during the step.
+        collectives: The collectives of the compiled program.
+        seconds: How long compilation took.
     """
 
     devices: int
@@ -72,12 +72,12 @@ class PodPlan:
 
     @property
     def largest_gather(self) -> int:
-        """Bytes of the largest single all-gather."""
+        """The size of the largest single all-gather in bytes."""
         return max((c.bytes for c in self.collectives if c.kind == "all-gather"), default=0)
 
     @property
     def gathered(self) -> int:
-        """Bytes of all all-gathers of a step together, were they all alive at once."""
+        """The size of all all-gathers of a step in bytes, if all were alive at once."""
         return sum(c.bytes for c in self.collectives if c.kind == "all-gather")
 
 
@@ -85,9 +85,9 @@ def plan_step(spec: StepSpec, shape: tuple[int, int, int], conditional: bool = F
     """Compiles a train step for the devices of its mesh, from shapes alone.
 
     Args:
-        spec: of the step.
-        shape: (h, w, c) of an image.
-        conditional: whether labels are fed.
+        spec: The settings of the step.
+        shape: The shape (h, w, c) of an image.
+        conditional: Whether the step takes labels.
     """
     start = time.perf_counter()
     state = _abstract_state(spec, shape)
@@ -113,7 +113,7 @@ def plan_step(spec: StepSpec, shape: tuple[int, int, int], conditional: bool = F
 
 
 def _abstract_state(spec: StepSpec, shape: tuple[int, int, int]) -> TrainState:
-    """Shapes and shardings of a train state; no array is made."""
+    """Returns the shapes and shardings of a train state; no array is made."""
     state = jax.eval_shape(lambda: spec.init(shape, root_key(0)))
     if spec.objective.needs_teacher:
         state = state.replace(teacher_params=state.params)
@@ -125,13 +125,13 @@ def _abstract_state(spec: StepSpec, shape: tuple[int, int, int]) -> TrainState:
 
 
 def collectives(program: str) -> Iterator[Collective]:
-    """The collectives in the text of a compiled program, in order.
+    """Yields the collectives in the text of a compiled program, in order.
 
-    One that is in a loop's body counts once, whatever the number of turns.
+    One in the body of a loop counts once, whatever the number of turns.
     """
     for result, kind, started in _COLLECTIVE.findall(program):
         shapes = _SHAPE.findall(result)
-        if started and kind != "all-reduce":  # (operands, results, …): what comes out is larger
+        if started and kind != "all-reduce":  # the shapes are (operands, results, …)
             shapes = shapes[len(shapes) // 2 :] if kind == "all-gather" else shapes[:1]
         yield Collective(kind, sum(_BYTES.get(t, 4) * _elements(dims) for t, dims in shapes))
 
@@ -141,7 +141,7 @@ def _elements(dims: str) -> int:
 
 
 def gather_line(plan: PodPlan, *, sharded: bool) -> str:
-    """Whether any all-gather of the step brings together the whole state, in words."""
+    """Says whether any all-gather of the step brings together the whole state."""
     if not sharded:
         return "every device holds the whole state: loop.state_sharding='sharded' would divide it"
     whole, largest = plan.state_bytes, plan.largest_gather
@@ -160,7 +160,7 @@ def memory_table(plan: PodPlan) -> Table:
     """Returns what each device holds, as a table."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("memory per device", no_wrap=True)
-    table.add_column("MB", justify="right", no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True)
     for name in ("arguments", "outputs", "temporaries"):
         table.add_row(name, megabytes(getattr(plan, name)))
     table.add_row("the whole state, once", megabytes(plan.state_bytes))
@@ -171,7 +171,7 @@ def collectives_table(plan: PodPlan) -> Table:
     """Returns the collectives of a step by kind, as a table."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("collectives of a step", no_wrap=True)
-    for column in ("number", "MB", "largest MB"):
+    for column in ("number", "size", "largest"):
         table.add_column(column, justify="right", no_wrap=True)
     numbers = Counter(c.kind for c in plan.collectives)
     for kind in KINDS:
@@ -183,5 +183,5 @@ def collectives_table(plan: PodPlan) -> Table:
 
 
 def megabytes(size: int) -> str:
-    """Bytes in MB (10^6), three digits or more."""
+    """Returns a size in bytes as text in MB (10^6 bytes), with three digits or more."""
     return f"{size / 1e6:,.0f} MB" if size >= 1e8 else f"{size / 1e6:.3g} MB"

@@ -107,6 +107,7 @@ def wait_for(condition, process, seconds=900):
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_kills_lose_nothing(tiny, tmp_path, start, reprojax):
     """SIGKILL in training, in sampling and in scoring; then the same bytes as an unkilled run."""
     workdir = tmp_path / "killed"
@@ -185,6 +186,7 @@ def test_divergence_is_exit_3(tiny, tmp_path, reprojax):
     assert "b_uvit" in err and "is not finite at step" in err and "checkpoint is kept" in err
 
 
+@pytest.mark.slow
 def test_a_study_of_many_networks_keeps_the_programs_of_one(tiny, tmp_path, reprojax, monkeypatch):
     """Where the kernel's limit is near, as it is after some dozens of networks on a CPU."""
     held = []

@@ -128,8 +128,7 @@ def survive_kills(seed, six, alone, compiled, folder, start):
     assert not [p for p in files if not any(p == a or a in p.parents for a in listed)]
 
 
-@pytest.mark.parametrize("repetition", range(2))
-def test_four_workers_two_of_them_killed(repetition, six, alone, compiled, tmp_path, start):
+def test_four_workers_two_of_them_killed(six, alone, compiled, tmp_path, start):
     seed = random.SystemRandom().randrange(10**6)
     survive_kills(seed, six, alone, compiled, tmp_path / "w", start)
 

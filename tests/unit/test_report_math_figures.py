@@ -342,7 +342,7 @@ def test_solvers_stand_apart_and_limits_leave_no_zero_on_a_log_axis(full):
     dashed = {name for name, style in styles.items() if style["linestyle"] == "--"}
     assert dashed == set(STOCHASTIC)
     assert "heun with 1,599 evaluations" in plate.caption and "512 noises" in plate.caption
-    assert ".90 ddim with 12, .99 none" in plate.caption
+    assert "ddim with 12 for .90, no solver for .99" in plate.caption
 
 
 def test_solvers_of_many_cells_fold(full):

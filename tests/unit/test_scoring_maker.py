@@ -9,7 +9,7 @@ import pytest
 from reprojax.errors import InputError
 from reprojax.scoring import maker
 from reprojax.scoring.calibration import Thresholds, choose_thresholds
-from reprojax.scoring.chance import chance_within
+from reprojax.scoring.chance import chance_within, shared_groups
 from reprojax.scoring.descriptors import PixelDescriptor
 from reprojax.scoring.frechet import Projection, frechet_distance
 from reprojax.scoring.maker import make_scores
@@ -116,8 +116,12 @@ def test_chance_within_weights_groups_by_their_pairs():
             hits += len(x) * mae_score(x, np.roll(y, -shift, axis=0))
             trials += len(x)
     assert got == pytest.approx(hits / trials) and 0 < got < 1
-    alone = np.arange(52)  # no two noises have a condition in common
-    assert chance_within(mae_chance, a, b, alone, mae_pairs) == mae_chance(a, b)
+
+
+def test_conditions_that_no_two_noises_share_make_no_groups():
+    groups, alone = np.array([0, 1, 0]), np.arange(3)
+    assert shared_groups(groups, groups) is groups
+    assert shared_groups(groups, None) is None and shared_groups(alone, alone) is None
 
 
 def test_values_are_those_of_the_functions(sets):

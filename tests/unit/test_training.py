@@ -207,11 +207,10 @@ def test_accumulated_gradients_are_the_mean_of_their_micro_batches(digits):
     single = replace(spec, training=replace(BUDGET, accumulate=1))
     state = spec.init(SHAPE, root_key(0))
     images, key = jnp.asarray(digits.train.images(0, 16)), root_key(5)
-    loss, grads = step_module._loss_and_grad(state, images, None, key, spec)
-    parts = [
-        step_module._loss_and_grad(state, images[i::4], None, stream(key, "micro", i), single)
-        for i in range(4)
-    ]
+    loss_and_grad = jax.jit(step_module._loss_and_grad, static_argnums=4)
+    loss, grads = loss_and_grad(state, images, None, key, spec)
+    micro = [stream(key, "micro", i) for i in range(4)]
+    parts = [loss_and_grad(state, images[i::4], None, micro[i], single) for i in range(4)]
     assert float(loss) == pytest.approx(np.mean([float(p[0]) for p in parts]), rel=1e-5)
     mean = jax.tree.map(lambda *g: sum(g) / 4, *[p[1] for p in parts])
     for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(mean), strict=True):

@@ -113,8 +113,9 @@ def _scores_plate(analysis: Analysis) -> draw.Plate:
     caption = (
         f"Scores of {listed(list(groups))} at log-spaced steps of training, on "
         f"{formats.count(analysis['n'])} noises, a colour for each number of training images. "
-        "Memorized: nearer to one training image than to a third of the distance to the next. RP "
-        "with the optimum of the same images. The Fréchet distance is that to held-out images."
+        "A sample is memorized if the nearest training image is at less than a third of the "
+        "distance of the second nearest. RP is that with the optimum of the same images. The "
+        "Fréchet distance is that to held-out images."
     )
     if pairs:
         caption += (

@@ -43,6 +43,8 @@ class Ceiling(AnalysisSettings):
             require_number("num_steps", steps, at_least=1)
         if len(self.num_steps) != 2:
             raise InputError("num_steps", self.num_steps, "must be two numbers, few and many")
+        if not self.sigma_max:
+            raise InputError("sigma_max", self.sigma_max, "must have at least one noise level")
         for sigma in self.sigma_max:
             require_number("sigma_max", sigma, above=0)
 

@@ -69,14 +69,16 @@ def encode_and_decode(context: Context, settings: Encoding, identity: str) -> di
             noises: dict[str, np.ndarray] = {}
             for a in cells:
                 images = _images(context, a, source, settings.n)
-                conditions = _conditions(context, a, source, len(images))
-                noise, _ = encode(functions[a.name], images, sampler, conditions=conditions)
+                encoded = _conditions(context, a, source, len(images))
+                noise, _ = encode(functions[a.name], images, sampler, conditions=encoded)
                 noises[a.name] = noise
                 step()
                 for b in cells:
                     make_room()
                     conditions = _conditions(context, b, source, len(images))
                     decoded = _decode(functions[b.name], sampler, noise, conditions)
+                    if source == "samples" and encoded is None:
+                        conditions = None  # the images have none, so chance has no groups
                     row = {"source": source, **_comparison(ruler, decoded, images, conditions)}
                     if a is b:
                         facts = _noise_facts(context, noise, source)

@@ -236,7 +236,7 @@ def _states_plate(analysis: Analysis) -> draw.Plate | None:
         ax.set_ylim(0, 1)
         ax.margins(x=0)
     handles = [Patch(color=color, alpha=0.75, label=state) for state, color in STATES.items()]
-    text = "upper edge of spurious for held-out images"
+    text = "memorized or spurious among held-out images"
     draw.top_legend(fig, [*handles, draw.entry(text, linewidth=1.2, linestyle="--")], 4)
     most = max(rows, key=lambda row: row["spurious"]["value"])
     caption = (
@@ -250,7 +250,10 @@ def _states_plate(analysis: Analysis) -> draw.Plate | None:
             f"Spurious ones are most frequent at N = {formats.count(most['n_train'])}, "
             f"{draw.label(most['capacity'])}: {formats.share(share)}. "
         )
-    caption += "Dashed: the same of held-out images in place of samples, which is there by chance."
+    caption += (
+        "Dashed: the share of held-out images that are memorized or spurious by these rules, "
+        "which is there by chance."
+    )
     alt = f"Stacked areas over training images for {listed([draw.label(c) for c, _ in groups])}."
     return draw.Plate("grid_states", "Memorized, spurious, generalized", caption, alt, fig)
 

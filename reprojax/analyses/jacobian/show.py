@@ -52,6 +52,7 @@ def tables(inputs: ReportInputs) -> list[Table]:
     texts = []
     for cell in dict.fromkeys(row["cell"] for row in analysis["rows"]):
         rows = [row for row in analysis["rows"] if row["cell"] == cell]
+        rows.sort(key=lambda row: row["sigma"])
         top = max(rows, key=lambda row: row["rank"])
         ends = (f"{row['rank']:.1f} at {row['sigma']:g}" for row in (rows[0], top, rows[-1]))
         texts.append((cell, *ends, formats.count(analysis["dimension"])))

@@ -165,11 +165,14 @@ def _images(context: Context, cell: Cell, n: int) -> tuple[np.ndarray, np.ndarra
 
     Returns:
         The samples, uint8 `[n, h, w, c]` twice, and ``{"native", "shared", "own"}``: the identities
-        of the samplers with their evaluations, and whether the second is the cell's own sampler.
+        of the samplers with their evaluations, and whether the second is not the shared sampler.
     """
     study = context.study
     images, nfe = context.samples(cell)
     native = shared = images[:n].copy()  # a view would keep the whole bank's images in memory
+    if cell.model.samples == "arrays":
+        unknown = {"solver": "", "nfe": nfe}
+        return native, shared, {"native": unknown, "shared": unknown, "own": True}
     before = after = {**study.sampler_of(cell).identity(), "nfe": nfe}
     if is_resampled(study, cell):
         denoiser = lazy_denoiser(context, cell)

@@ -40,8 +40,9 @@ class SolverSweep(AnalysisSettings):
         super().__post_init__()
         for name in self.solvers:
             require_choice("solvers", name, [*DENOISER_SOLVERS, *ALIASES, *ADAPTIVE])
-        for nfe in (*self.nfe, self.limit_nfe):
+        for nfe in self.nfe:
             require_number("nfe", nfe, at_least=1)
+        require_number("limit_nfe", self.limit_nfe, at_least=2)  # a Heun step
         for tolerance in self.tolerances:
             require_number("tolerances", tolerance, above=0)
 

@@ -11,22 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
+from reprojax.analyses.solvers.measure import LEVELS
 from reprojax.drawing import draw, formats
 from reprojax.report.inputs import ReportInputs
 from reprojax.report.tables import Table
 
 LEADS = False
 MOST_COLUMNS = 4
-GUIDES = {"nfe_90": 0.9, "nfe_99": 0.99}  # by key of the evaluations that reach it
-STEADY = (
-    draw.BLUE,
-    draw.GREEN,
-    draw.ORANGE,
-    draw.PURPLE,
-    draw.SKY,
-    draw.INK,
-)  # of deterministic solvers
-RANDOM = (draw.RED, draw.DIM)  # of stochastic ones, which are dashed besides
+# The colours of deterministic solvers, and of stochastic ones, which are dashed besides.
+STEADY = (draw.BLUE, draw.GREEN, draw.ORANGE, draw.PURPLE, draw.SKY, draw.INK)
+RANDOM = (draw.RED, draw.DIM)
 
 Rows = Sequence[Mapping[str, Any]]
 Styles = Mapping[str, Mapping[str, str]]
@@ -40,7 +34,7 @@ def figures(inputs: ReportInputs) -> list[draw.Plate]:
         return []
     cells = list(dict.fromkeys(row["cell"] for row in rows))
     styles, limit = solver_styles(rows), analysis["limit"]
-    guides = " and ".join(formats.share(guide) for guide in GUIDES.values())
+    guides = " and ".join(formats.share(guide) for guide in LEVELS.values())
     caption = (
         f"Above: RP with the limit, {limit['solver']} with {limit['nfe']:,.0f} evaluations, from "
         f"the same {formats.count(analysis['n'])} noises, over evaluations of the network "
@@ -66,7 +60,7 @@ def tables(inputs: ReportInputs) -> list[Table]:
         same = [r for r in analysis["rows"] if all(r[k] == row[k] for k in ("cell", "solver"))]
         most = max(same, key=lambda r: r["nfe"])
         solver = row["solver"] + (" (stochastic)" if most["stochastic"] else "")
-        costs = (formats.MISSING if row[key] is None else f"{row[key]:.0f}" for key in GUIDES)
+        costs = (formats.MISSING if row[key] is None else f"{row[key]:.0f}" for key in LEVELS)
         rp = formats.with_interval(most["rp"], most["ci95"])
         texts.append((row["cell"], solver, *costs, f"{most['nfe']:.0f}", rp))
     columns = ("model", "solver", ".90", ".99", "most", "RP there")
@@ -150,7 +144,7 @@ def _draw_panel(ax: Axes, rows: Rows, styles: Styles, score: str) -> None:
     steps = sorted({row["nfe"] for row in rows})
     chance = [max(row["chance"] for row in rows if row["nfe"] == nfe) for nfe in steps]
     ax.plot(steps, chance, ":", color=draw.DIM, linewidth=1.2, zorder=1)
-    for guide in GUIDES.values():
+    for guide in LEVELS.values():
         ax.axhline(guide, color=draw.INK, linewidth=0.7, linestyle=(0, (6, 3)), zorder=1)
     ax.set_ylim(-0.03, 1.05)
 
@@ -169,10 +163,10 @@ def _fewest(reaches: Rows, cells: Sequence[str]) -> str:
     parts = []
     for cell in cells:
         words = []
-        for key, guide in GUIDES.items():
+        for key, guide in LEVELS.items():
             solvers = [r for r in reaches if r["cell"] == cell and r[key] is not None]
             best = min(solvers, key=lambda row: row[key], default=None)
-            how = f"{best['solver']} with {best[key]:.0f}" if best else "none"
-            words.append(f"{formats.share(guide)} {how}")
-        parts.append(f"{cell} {', '.join(words)}")
-    return f" Fewest evaluations to reach RP: {'; '.join(parts)}." if reaches else ""
+            how = f"{best['solver']} with {best[key]:.0f}" if best else "no solver"
+            words.append(f"{how} for {formats.share(guide)}")
+        parts.append(f"{cell}: {', '.join(words)}")
+    return f" The fewest evaluations that reach an RP: {'; '.join(parts)}." if reaches else ""
