@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from reprojax.study.context import Context
     from reprojax.study.runner import Prepared
 
-NAME = "python -m reprojax.score"  # of the study; no config can have it
+NAME = "python -m reprojax.score"  # of the study; no config has such a name
 
 EPILOG = """\
 PATH is an .npz with `images` (uint8 [n,h,w,c] or [n,h,w]) or `features` (float32 [n,d]), a folder

@@ -164,15 +164,16 @@ def test_an_out_that_is_a_file_is_refused(files, capsys):
     assert (files / "out").read_text() == "mine"
 
 
-def test_the_folder_of_a_study_is_left_alone(files, capsys):
-    study = Workdir("out", "quickstart", "a")
+@pytest.mark.parametrize("name", ["quickstart", "score"])
+def test_the_folder_of_a_study_is_left_alone(name, files, capsys):
+    study = Workdir("out", name, "a")
     study.claim()
     study.own("scores.json").write_text("{}")
     with pytest.raises(SystemExit) as caught:
         run("--samples", "a=a.npz", "--samples", "b=near.npz")
     err = capsys.readouterr().err
-    assert caught.value.code == 2 and "--out" in err and err.count("\n") == 1
-    assert Path("out/scores.json").read_text() == "{}"
+    assert caught.value.code == 2 and "--out='out': must be a new or empty folder" in err
+    assert err.count("\n") == 1 and Path("out/scores.json").read_text() == "{}"
 
 
 def test_other_samples_take_the_place_of_the_ones_before(files):

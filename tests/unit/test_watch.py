@@ -229,6 +229,14 @@ def test_who_has_left_in_good_order_is_not_lost(three):
     assert not any(ends.values())
 
 
+def test_who_left_in_good_order_is_not_waited_for(three):
+    processes, _ = three
+    processes[1].gather("here")
+    processes[2].leave()
+    error = in_thread(lambda: processes[0].gather("here"))()
+    assert str(error) == "process 2 of 3 ended while another awaited its answer"
+
+
 class Abandoned(Exception):
     """In place of the end of the process."""
 
@@ -261,6 +269,19 @@ def test_that_another_failed_alone_is_no_answer_to_a_question(first):
     first[2].gather({"settled": "OSError: disk full"})
     with pytest.raises(Abandoned, match="process 2 of 3: OSError: disk full"):
         job.any_of(False)
+
+
+def test_who_fails_alone_ends_while_process_0_is_still_at_work(first, monkeypatch):
+    first[0].agree(["train", "x"])
+    assert first[1].agree(None) == ["train", "x"]
+    first[0].agree(5)  # part of the work, and no answer to the failure
+    monkeypatch.setattr(job, "_watch", first[1])
+
+    def fails():
+        raise OSError("disk full")
+
+    with pytest.raises(Abandoned, match="ended here before it did on process 0; disk full"):
+        job._settle(fails)
 
 
 def test_joint_work_that_failed_elsewhere_failed(first):
