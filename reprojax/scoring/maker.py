@@ -124,8 +124,8 @@ class _Comparisons:
     def all(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         """Returns the results in the order of the items."""
         results = []
-        with mapped(function, items) as found:
-            for result in found:
+        with mapped(function, items) as values:
+            for result in values:
                 results.append(result)
                 self._done += 1
                 self._progress(self._done, self._total)
