@@ -362,6 +362,8 @@ def note_failure(error: Exception) -> None:
     """
     if _watch is not None and not isinstance(error, ReprojaxError):
         _watch.await_heartbeats()
+        with _last_words:  # the watch keeps it while it ends this process
+            pass
 
 
 def _end_with_another(line: str, code: int) -> None:

@@ -339,11 +339,11 @@ class Imported(NetworkModel):
         super().check(shape, train, devices)
         load_weights(self.weights, self.param_shapes(shape), "weights")
         stored, facts = weights_metadata(self.weights), self.weights_facts()
-        for name in stored.keys() & facts.keys():
-            if stored[name] != facts[name]:
+        for name, fact in facts.items():
+            if stored.get(name, fact) != fact:
                 requirement = (
                     f"were trained with {name} {stored[name]!r}; must be used with it, not with "
-                    f"{facts[name]!r}"
+                    f"{fact!r}"
                 )
                 raise InputError("weights", self.weights, requirement)
 

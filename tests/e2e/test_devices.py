@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import json, pathlib
 import jax, numpy as np
@@ -37,7 +39,7 @@ import sys
 assert len(jax.devices()) == 8
 digits = split(open_source(SourceSpec("digits")), n_train=500, n_heldout=0, seed=0)
 module = build_network("uvit", (8, 8, 1), dict(width=16, depth=2, num_heads=2, patch=4))
-training = TrainingSpec(steps=100, learning_rate=5e-3)
+training = TrainingSpec(steps=300, learning_rate=5e-3)
 
 
 def train_on(devices, folder, sharding="replicated"):

@@ -120,9 +120,8 @@ def test_a_lost_process_is_named_by_the_other(at_work, how):
     assert not any(word in err for word in ("Traceback", "Terminating", "Check failure")), err
 
 
-@pytest.mark.parametrize(
-    "how", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGSTOP]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_the_loss_of_process_0_ends_the_other(at_work, how):
     """It hosts JAX's coordination service. When that dies, JAX aborts the others in its own way."""
     processes = at_work()

@@ -45,6 +45,7 @@ def config(tmp_path):
     return f"--config={path}"
 
 
+@pytest.mark.slow
 def test_a_grid_is_analysed_from_its_facts_and_along_training(config, reprojax, tmp_path):
     workdir = tmp_path / "w"
     code, out, err = reprojax(config, f"--workdir={workdir}")

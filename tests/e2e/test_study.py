@@ -88,7 +88,7 @@ def test_weights_stand_in_for_training(tiny, tmp_path, reprojax):
     assert code == 2 and "models.seed1.weights" in err
     vp = ["--config.models.b_uvit.kernel=vp", "--config.models.b_uvit.preconditioning=vp_v"]
     code, _, err = reprojax(*again, f"--config.models.b_uvit.weights={weights}", *vp)
-    assert code == 2 and "preconditioning 'edm'" in err
+    assert code == 2 and "with kernel 'edm'; must be used with it, not with 'vp'" in err
     code, _, err = reprojax(*again, f"--config.models.a_unet.weights={weights}")
     assert code == 2 and "missing:" in err and err.count("\n") == 1
 
