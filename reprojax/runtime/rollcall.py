@@ -22,6 +22,7 @@ from jax._src import distributed
 from jax._src.lib import _jax
 
 from reprojax.errors import InputError, LostPeerError, one_line
+from reprojax.runtime.watch import milliseconds
 
 PATIENCE = 10.0  # seconds for the processes that came to read the result
 CLOSED = 0.5  # seconds for which nothing answers at the port between the two services
@@ -75,7 +76,7 @@ def _meet(host: str, port: int, number: int, count: int, timeout: float) -> str:
         _connect(host, port, count, timeout)
         return wrong or silent
     try:
-        wrong = json.loads(client.blocking_key_value_get(_RESULT, _ms(timeout + PATIENCE)))
+        wrong = json.loads(client.blocking_key_value_get(_RESULT, milliseconds(timeout + PATIENCE)))
         client.key_value_set(f"{_READ}/{me}", "")
     except RuntimeError as error:
         wrong = f"process 0 of {count} was lost in the roll call ({one_line(str(error))})"
@@ -230,10 +231,6 @@ def _knock(host: str, port: int) -> OSError | None:
 def _bracketed(host: str) -> str:
     """Returns the host as it stands in an address: an IPv6 number is in brackets."""
     return f"[{host}]" if ":" in host else host
-
-
-def _ms(seconds: float) -> int:
-    return int(seconds * 1000)
 
 
 @contextlib.contextmanager

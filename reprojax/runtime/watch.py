@@ -149,7 +149,7 @@ class Watch:
         """Returns the value of a key, or None where there is none within so many seconds."""
         try:
             if seconds:
-                return self._client.blocking_key_value_get(key, _ms(seconds))
+                return self._client.blocking_key_value_get(key, milliseconds(seconds))
             return self._client.key_value_try_get(key)
         except RuntimeError as error:
             if not any(code in str(error) for code in ("DEADLINE_EXCEEDED", "NOT_FOUND")):
@@ -237,7 +237,8 @@ class Watch:
         if self.number == 0:
             entries = self._client.key_value_dir_get(f"{_STATUS}/")
         else:
-            entries = [("0", self._client.blocking_key_value_get(f"{_STATUS}/0", _ms(SILENCE)))]
+            timeout = milliseconds(SILENCE)
+            entries = [("0", self._client.blocking_key_value_get(f"{_STATUS}/0", timeout))]
         for key, text in entries:
             i = int(key.rpartition("/")[2])
             if i in self._beats:
@@ -272,5 +273,6 @@ class Watch:
                     self._status["ended"] = [line, code, grace]
 
 
-def _ms(seconds: float) -> int:
+def milliseconds(seconds: float) -> int:
+    """Returns seconds as the whole milliseconds that JAX's client takes."""
     return int(seconds * 1000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -105,6 +105,10 @@ class SamplerSpec:
     def expected_nfe(self) -> int:
         """The number of evaluations per image, a guess for an adaptive solver."""
         return ADAPTIVE_NFE if self.adaptive else len(self.table().sigma)
+
+    def with_solver(self, solver: str, num_steps: int) -> SamplerSpec:
+        """Returns the same sampler with another solver and number of steps."""
+        return replace(self, solver=solver, grid=replace(self.grid, num_steps=num_steps))
 
     def table(self) -> SolverTable:
         """Returns the coefficient table of a fixed-step solver."""

@@ -13,7 +13,7 @@ from reprojax.runtime.workdir import Workdir
 from reprojax.scoring.descriptors import Descriptor
 from reprojax.training.checkpoints import FOLDER as CHECKPOINTS
 from reprojax.training.checkpoints import newest_step
-from reprojax.training.metrics import read_metrics
+from reprojax.training.metrics import METRICS, PARAMETERS, read_metrics
 from reprojax.training.snapshots import FOLDER as SNAPSHOTS
 from reprojax.training.snapshots import snapshots
 
@@ -48,7 +48,7 @@ class CellFiles:
     @property
     def metrics(self) -> Path:
         """The rows of training and evaluation."""
-        return self.path / "metrics.jsonl"
+        return self.path / METRICS
 
     @property
     def failure(self) -> Path:
@@ -82,7 +82,7 @@ class CellFiles:
 
     def own_training(self, *, with_snapshots: bool) -> None:
         """Lists what training leaves in the manifest, and makes the folder."""
-        parameters, checkpoints = self.path / "parameters.txt", self.path / CHECKPOINTS
+        parameters, checkpoints = self.path / PARAMETERS, self.path / CHECKPOINTS
         self.own(checkpoints, self.metrics, parameters, self.facts, self.weights)
         if with_snapshots:
             self.own(self.path / SNAPSHOTS)

@@ -109,6 +109,10 @@ class Study:
         """The number of classes of its conditional models, 0 where there are none."""
         return max(cell.model.num_classes for cell in self.cells)
 
+    def expected_nfe(self, cell: Cell) -> int:
+        """Returns the evaluations per sample of a cell: 1 for a map, else those of its sampler."""
+        return 1 if cell.model.samples == "map" else self.sampler_of(cell).expected_nfe
+
     def cell(self, name: str) -> Cell:
         """Returns the cell of that name."""
         return next(cell for cell in self.cells if cell.name == name)

@@ -27,7 +27,7 @@ from reprojax.runtime.mesh import batch_devices, batch_sharding
 from reprojax.runtime.stop import StopRequest
 from reprojax.training.checkpoints import FOLDER as CHECKPOINTS
 from reprojax.training.checkpoints import Checkpoints
-from reprojax.training.metrics import MetricsFile
+from reprojax.training.metrics import METRICS, PARAMETERS, MetricsFile
 from reprojax.training.snapshots import snapshot_steps, write_snapshot
 from reprojax.training.spec import LoopSpec
 from reprojax.training.step import StepSpec, TrainState, denoising_losses, train_step
@@ -146,7 +146,7 @@ class Session:
             self._checkpoints = stack.enter_context(checkpoints)
             self.step = agree(self._checkpoints.latest or 0)
             self.state = self._first_state()
-            self._metrics = MetricsFile(run.directory / "metrics.jsonl", self.step)
+            self._metrics = MetricsFile(run.directory / METRICS, self.step)
             stack.callback(self._metrics.close)
             self._buffer = _MetricsBuffer(run, self._metrics, self.step)
             self._stack = stack.pop_all()
@@ -164,7 +164,7 @@ class Session:
             state = self._checkpoints.restore(self.step, state)
             self._log(f"{run.name}: resumed at step {self.step}")
         else:
-            table = run.directory / "parameters.txt"
+            table = run.directory / PARAMETERS
             write_bytes(table, (overview(state.params) + "\n").encode())
             self._log(f"{run.name}: parameters are listed in {table}")
         return state

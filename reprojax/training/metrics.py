@@ -9,6 +9,9 @@ from typing import Any
 
 from reprojax.runtime.files import is_muted, write_bytes
 
+METRICS = "metrics.jsonl"
+PARAMETERS = "parameters.txt"  # the table of parameters, beside the metrics
+
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Returns the rows of a metrics file, without a partial last line that a killed run left."""

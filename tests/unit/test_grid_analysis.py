@@ -344,8 +344,8 @@ def test_what_is_not_there_is_not_drawn(inputs, grid, training):
     assert [ax.axison for ax in plate.figure.axes] == [True, True, True, False]
     assert "disjoint" not in plate.caption.lower()
     single = {**training, "pairs": [], "groups": [training["groups"][0] | {"names": ["w8_16"]}]}
-    found = ReportInputs("t", "c", Scores({}), analyses={"along_training": single})
-    assert [p.name for p in training_plates(found)] == ["training"]
+    inputs = ReportInputs("t", "c", Scores({}), analyses={"along_training": single})
+    assert [p.name for p in training_plates(inputs)] == ["training"]
 
 
 def test_tables_say_where_and_how_sure(inputs):

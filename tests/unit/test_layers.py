@@ -86,20 +86,20 @@ def rank(layer: str) -> int:
     return len(ORDER) if layer in ENTRY_POINTS else ORDER.index(layer)
 
 
-def complaint(layer: str, found: Import) -> str | None:
+def complaint(layer: str, statement: Import) -> str | None:
     """What is wrong with an import in a module of ``layer``, or None."""
-    top = found.name.split(".")[0]
+    top = statement.name.split(".")[0]
     if top == "reprojax":
-        target = layer_of(found.name)
+        target = layer_of(statement.name)
         if target not in ("", *ORDER, *ENTRY_POINTS):
             return f"{target} is not in ORDER"
         if target not in ("", layer) and rank(target) >= rank(layer):
             return f"{layer or 'reprojax'} may not import {target}, which stands after it"
     if top in CONFIG_LIBRARIES and layer not in READ_CONFIGS:
         return f"only {', '.join(sorted(READ_CONFIGS))} may import {top}"
-    if f"{found.name}.".startswith("flax.linen.") and layer != "models":
+    if f"{statement.name}.".startswith("flax.linen.") and layer != "models":
         return "only models may import flax.linen"
-    if top in LATE_LIBRARIES and not found.late:
+    if top in LATE_LIBRARIES and not statement.late:
         return f"{top} may be imported only inside the function that needs it"
     return None
 
@@ -119,9 +119,9 @@ def violations(root: Path) -> list[str]:
             lines.append(f"{where}: {layer} is not in ORDER")
             continue
         package = ".".join(where.parts[:-1])
-        for found in imports(ast.parse(path.read_text("utf-8")), package):
-            if wrong := complaint(layer, found):
-                lines.append(f"{where}:{found.line}: {wrong}")
+        for statement in imports(ast.parse(path.read_text("utf-8")), package):
+            if wrong := complaint(layer, statement):
+                lines.append(f"{where}:{statement.line}: {wrong}")
     return list(dict.fromkeys(lines))  # `from a import b, c` is one line
 
 
@@ -219,10 +219,10 @@ def module_graph(root: Path) -> dict[str, set[str]]:
     for name, path in paths.items():
         package = ".".join(path.relative_to(root.parent).parts[:-1])
         targets = set()
-        for found in imports(ast.parse(path.read_text("utf-8")), package):
-            if not found.late:
-                parent = found.name.rpartition(".")[0]
-                targets |= {n for n in (found.name, parent) if n in paths and n != name}
+        for statement in imports(ast.parse(path.read_text("utf-8")), package):
+            if not statement.late:
+                parent = statement.name.rpartition(".")[0]
+                targets |= {n for n in (statement.name, parent) if n in paths and n != name}
         graph[name] = targets - {name.rpartition(".")[0]}
     return graph
 

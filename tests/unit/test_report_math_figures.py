@@ -275,12 +275,12 @@ def test_no_data_no_figure(name):
 
 
 def test_the_report_takes_several_plates_of_one_analysis(nasty):
-    found = ReportInputs("Local", "", Scores({}), analyses={"local": local(), "unknown": {"a": 1}})
-    assert [plate.name for plate in draw_figures(found, show_modules())] == [
+    inputs = ReportInputs("Local", "", Scores({}), analyses={"local": local(), "unknown": {"a": 1}})
+    assert [plate.name for plate in draw_figures(inputs, show_modules())] == [
         "local",
         "local_samples",
     ]
-    assert draw_figures(found) == []
+    assert draw_figures(inputs) == []
     names = {path.stem for path in (nasty / "figures").glob("*.png")}
     assert names == {*MAKERS, "local_samples", "rp_heatmap", "rp_bars", "gl"}
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from reprojax.analyses.common import float_samples, lazy_denoiser, progress, study_ruler
-from reprojax.analyses.solvers.measure import with_steps
 from reprojax.data.transform import to_uint8
 from reprojax.errors import InputError, require_number
 from reprojax.sampling.flow import SamplerSpec
@@ -59,8 +58,8 @@ def solver_errors(context: Context, settings: Ceiling, identity: str) -> dict[st
     ruler, rows = study_ruler(context, identity), []
     few, many = settings.num_steps
     first, *others = settings.sigma_max
-    base = _from(with_steps(context.study.sampler, "heun", many), first)
-    changes = {f"{few} against {many} Heun steps": with_steps(base, "heun", few)}
+    base = _from(context.study.sampler.with_solver("heun", many), first)
+    changes = {f"{few} against {many} Heun steps": base.with_solver("heun", few)}
     changes |= {f"sigma_max {high:g} against {first:g}": _from(base, high) for high in others}
     cells = context.cells_named(settings.cells)
     with progress(context, "ceiling", len(cells) * len(changes), "comparisons") as step:

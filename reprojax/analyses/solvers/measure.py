@@ -54,12 +54,7 @@ def samplers_at(sampler: SamplerSpec, solver: str, settings: SolverSweep) -> Ite
             yield replace(sampler, solver=solver, rtol=tolerance, atol=tolerance)
         return
     for steps in sorted({steps_for(sampler, solver, nfe) for nfe in settings.nfe} - {0}):
-        yield with_steps(sampler, solver, steps)
-
-
-def with_steps(sampler: SamplerSpec, solver: str, steps: int) -> SamplerSpec:
-    """Returns the sampler with another solver and number of steps."""
-    return replace(sampler, solver=solver, grid=replace(sampler.grid, num_steps=steps))
+        yield sampler.with_solver(solver, steps)
 
 
 def steps_for(sampler: SamplerSpec, solver: str, nfe: int) -> int:
@@ -78,7 +73,7 @@ def sweep_solvers(context: Context, settings: SolverSweep, identity: str) -> dic
         and ``reaches``: the lowest cost from which on RP is at least .9 and .99.
     """
     ruler, sampler = study_ruler(context, identity), context.study.sampler
-    limit = with_steps(sampler, "heun", steps_for(sampler, "heun", settings.limit_nfe))
+    limit = sampler.with_solver("heun", steps_for(sampler, "heun", settings.limit_nfe))
     plans = [s for name in settings.solvers for s in samplers_at(sampler, name, settings)]
     rows, cells = [], context.cells_named(settings.cells)
     with progress(context, "solvers", len(cells) * len(plans), "samplers") as step:

@@ -49,7 +49,7 @@ def plan_cell(prepared: Prepared, cell: Cell, devices: int = 1) -> CellPlan:
     """
     images, study = prepared.images, prepared.study
     cost = cell.model.cost(images.shape, images.n_train(cell), study.loop, devices)
-    nfe = study.sampler_of(cell).expected_nfe if cell.model.samples != "map" else 1
+    nfe = study.expected_nfe(cell)
     return CellPlan(cell.name, cost, cost.forward_flops * nfe * prepared.banks.n)
 
 
