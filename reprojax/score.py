@@ -122,20 +122,19 @@ def _run(args: argparse.Namespace, command: str) -> None:
         )
 
     try:
-        run_study(prepared, args.out, overwrite=_is_ours(Path(args.out)), report=report)
+        run_study(prepared, args.out, overwrite=_owner(args.out) == NAME, report=report)
     except InputError as error:
         if error.field != "workdir":
             raise
-        requirement = "must be a new or empty folder, or hold the results of this command alone"
-        raise InputError("--out", args.out, requirement) from error
+        raise InputError("--out", args.out, error.requirement) from error
     print(f"wrote {Path(args.out) / 'scores.json'}")
 
 
-def _is_ours(out: Path) -> bool:
-    """Returns True for a folder with results of this command, which may be replaced."""
+def _owner(out: str) -> str | None:
+    """Returns the name of the study whose results a folder holds, or None."""
     from reprojax.runtime.workdir import owner
 
-    return owner(out) == NAME
+    return owner(out)
 
 
 def _prepared(args: argparse.Namespace) -> Prepared:
@@ -192,6 +191,9 @@ def _check_options(args: argparse.Namespace) -> None:
         raise InputError("--samples", args.samples[0], requirement)
     if Path(args.out).exists() and not Path(args.out).is_dir():
         raise InputError("--out", args.out, "must be a folder")
+    if _owner(args.out) not in (None, NAME):
+        requirement = "must be a new or empty folder, or hold the results of this command alone"
+        raise InputError("--out", args.out, requirement)
 
 
 def _named_paths(options: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -159,6 +159,7 @@ class GivenImages(Images):
     def __init__(self, samples: ImageSet, train: ImageSet | None, heldout: ImageSet | None):
         self.shape = (0, 0, 0) if samples.images is None else samples.images.shape[1:]
         self._train, self._heldout = train, heldout
+        self._sets: dict[tuple[int, str, str], RealSet] = {}
         self.largest, self.heldout = _given_subset(train), _given_subset(heldout)
 
     def train(self, cell: Cell) -> Subset | None:
@@ -183,15 +184,26 @@ class GivenImages(Images):
 
     def real_set(self, cell: Cell, descriptor: Descriptor) -> RealSet | None:
         """See `Images`."""
-        return _given_set(self._train, descriptor)
+        return self._set(self._train, descriptor)
 
     def largest_set(self, descriptor: Descriptor) -> RealSet | None:
         """See `Images`."""
-        return _given_set(self._train, descriptor)
+        return self._set(self._train, descriptor)
 
     def heldout_set(self, descriptor: Descriptor) -> RealSet | None:
         """See `Images`."""
-        return _given_set(self._heldout, descriptor)
+        return self._set(self._heldout, descriptor)
+
+    def _set(self, images: ImageSet | None, descriptor: Descriptor) -> RealSet | None:
+        """Returns one of the two sets with its features, which are computed once."""
+        if images is None:
+            return None
+        key = (id(images), descriptor.name, descriptor.identity())
+        if key not in self._sets:
+            own = descriptor.name == GIVEN_FEATURES
+            features = images.features if own else descriptor(images.images)
+            self._sets[key] = RealSet(images.images, features, len(images))
+        return self._sets[key]
 
 
 def _given_subset(images: ImageSet | None) -> Subset | None:
@@ -199,15 +211,6 @@ def _given_subset(images: ImageSet | None) -> Subset | None:
     if images is None or images.images is None:
         return None
     return Subset(ArraySource(images.images), np.arange(len(images)))
-
-
-def _given_set(images: ImageSet | None, descriptor: Descriptor) -> RealSet | None:
-    """Returns given images with the features that came with them, or else the descriptor's."""
-    if images is None:
-        return None
-    own = descriptor.name == GIVEN_FEATURES
-    features = images.features if own else descriptor(images.images)
-    return RealSet(images.images, features, len(images))
 
 
 def _read_late(subset: Subset | None, descriptor: Descriptor) -> RealSet | None:

@@ -12,6 +12,7 @@ from PIL import Image
 from reprojax import score
 from reprojax.runtime.workdir import Workdir
 from reprojax.sampling.noise import NoiseBank
+from reprojax.scoring.descriptors import PixelDescriptor
 
 N = 12
 
@@ -174,6 +175,25 @@ def test_the_folder_of_a_study_is_left_alone(name, files, capsys):
     err = capsys.readouterr().err
     assert caught.value.code == 2 and "--out='out': must be a new or empty folder" in err
     assert err.count("\n") == 1 and Path("out/scores.json").read_text() == "{}"
+
+
+def test_a_folder_with_other_files_is_refused_with_the_reason(files, capsys):
+    (files / "out").mkdir()
+    (files / "out" / "thesis.tex").write_text("mine")
+    with pytest.raises(SystemExit) as caught:
+        run("--samples", "a=a.npz", "--samples", "b=near.npz")
+    err = capsys.readouterr().err
+    assert caught.value.code == 2 and "--out='out': holds files of something else" in err
+    assert (files / "out" / "thesis.tex").read_text() == "mine"
+
+
+def test_training_images_are_described_once(files, monkeypatch):
+    sizes, describe = [], PixelDescriptor.__call__
+    monkeypatch.setattr(
+        PixelDescriptor, "__call__", lambda self, x: sizes.append(len(x)) or describe(self, x)
+    )
+    run("--samples", "a=a.npz", "--samples", "b=near.npz", "--train", "train.npz")
+    assert sizes.count(40) == 1
 
 
 def test_other_samples_take_the_place_of_the_ones_before(files):
