@@ -188,8 +188,6 @@ def _seconds_left(context: Context, board: Board, *, sample: bool) -> float:
 def _work(context: Context, cell: Cell) -> dict[str, float]:
     """Returns the relative cost of the stages of a cell: parameters times images through it."""
     model, size = cell.model, cell.model.size(context.images.shape)
-    passes = context.banks.n * context.study.expected_nfe(cell)
-    return {
-        "trained": float(BACKWARD * size * model.images_seen),
-        "sampled": float(size * passes),
-    }
+    passes = context.study.expected_nfe(cell) * context.banks.n
+    trained = BACKWARD * size * model.images_seen
+    return {"trained": float(trained), "sampled": float(size * passes)}

@@ -202,8 +202,7 @@ class NetworkModel(Model):
 
     def identity(self, teacher_hash: str) -> dict[str, Any]:
         """See `Model`."""
-        names = ("family", "kernel", "preconditioning", "sigma_data")
-        return {"network": dict(self.network), **{name: getattr(self, name) for name in names}}
+        return {"network": dict(self.network), **self._use()}
 
     def facts(self, shape: Shape) -> dict[str, Any]:
         """See `Model`."""
@@ -221,9 +220,11 @@ class NetworkModel(Model):
 
     def weights_facts(self) -> dict[str, Any]:
         """Returns how its weights must be used, which is checked when they are read."""
+        return self._use() | ({"kind": self.kind} if self.kind == "flow_map" else {})
+
+    def _use(self) -> dict[str, Any]:
         names = ("family", "kernel", "preconditioning", "sigma_data")
-        facts = {name: getattr(self, name) for name in names}
-        return facts | ({"kind": self.kind} if self.kind == "flow_map" else {})
+        return {name: getattr(self, name) for name in names}
 
     def weights_metadata(self) -> dict[str, Any]:
         """See `Model`."""
@@ -322,8 +323,7 @@ class Imported(NetworkModel):
     def identity(self, teacher_hash: str) -> dict[str, Any]:
         """See `Model`."""
         digest = hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
-        flow_map = {"kind": self.kind} if self.kind == "flow_map" else {}
-        return super().identity(teacher_hash) | {"weights": digest} | flow_map
+        return self.weights_metadata() | {"weights": digest}
 
     def facts(self, shape: Shape) -> dict[str, Any]:
         """See `Model`."""

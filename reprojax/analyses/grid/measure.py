@@ -11,6 +11,7 @@ import numpy as np
 from reprojax.analyses.common import cell_rows, progress
 from reprojax.errors import InputError, require_number
 from reprojax.scoring.course import loss_gap
+from reprojax.scoring.descriptors import Descriptor
 from reprojax.scoring.grid import Flags, count, grid_of_scores, record
 from reprojax.scoring.layout import DISJOINT, Layout, lay_out
 from reprojax.scoring.models import is_new
@@ -102,7 +103,7 @@ def analyse_grid(context: Context, settings: Grid, identity: str) -> dict[str, A
                     step()
                     yield item, result
 
-        disjoint = list(_disjoint(context, layout, scores))
+        disjoint = list(_disjoint(context, layout, scores, descriptor))
         step()
         references = dict(each(lambda size: _heldout_states(context, one_of[size], n), one_of))
         for name, (new, state) in each(measure, facts):
@@ -123,13 +124,15 @@ def analyse_grid(context: Context, settings: Grid, identity: str) -> dict[str, A
     )
 
 
-def _disjoint(context: Context, layout: Layout, scores: Scores) -> Iterator[dict[str, Any]]:
+def _disjoint(
+    context: Context, layout: Layout, scores: Scores, descriptor: Descriptor
+) -> Iterator[dict[str, Any]]:
     """Yields models of disjoint images beside two seeds on the same images (arXiv 2310.02557).
 
     Models of disjoint images also differ in their seed if the study has such models. With the same
     seed they share the order of the images and the noises of training.
     """
-    other_part, descriptor = DISJOINT.get(layout.subset, "-"), study_descriptor(context)
+    other_part = DISJOINT.get(layout.subset, "-")
 
     def measured(a: str | None, b: str | None) -> dict[str, Any] | None:
         rp = record(scores.pair(a, b)) if a and b else None

@@ -49,8 +49,8 @@ def plan_cell(prepared: Prepared, cell: Cell, devices: int = 1) -> CellPlan:
     """
     images, study = prepared.images, prepared.study
     cost = cell.model.cost(images.shape, images.n_train(cell), study.loop, devices)
-    nfe = study.expected_nfe(cell)
-    return CellPlan(cell.name, cost, cost.forward_flops * nfe * prepared.banks.n)
+    passes = study.expected_nfe(cell) * prepared.banks.n
+    return CellPlan(cell.name, cost, cost.forward_flops * passes)
 
 
 def print_plan(prepared: Prepared, reporter: Reporter) -> None:
